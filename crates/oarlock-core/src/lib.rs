@@ -1,0 +1,18 @@
+//! What a machine is, what a container asks for, and which CPUs and memory each of its ranks gets.
+//!
+//! Everything here is a function of its arguments: no file, clock, environment, log or lock.
+
+pub mod idset;
+pub mod ledger;
+pub mod locality;
+pub mod machine;
+pub mod pci;
+pub mod plan;
+pub mod refusal;
+pub mod request;
+
+pub use idset::{CpuSet, NodeSet};
+pub use machine::Machine;
+pub use plan::{Plan, plan};
+pub use refusal::Refusal;
+pub use request::Request;

@@ -1,0 +1,49 @@
+//! Why no plan is possible.
+
+use std::fmt;
+
+use crate::request::PREFIX;
+
+/// A refused request: which key, which value, which rule, and what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, thiserror::Error)]
+pub struct Refusal {
+    /// The annotation (`oarlock.dev/cpu-map`), also where the value came from a flag.
+    pub key: String,
+    /// The value as given.
+    pub value: String,
+    /// The rule that it breaks.
+    pub rule: String,
+    /// What is wrong, and where in the value.
+    pub message: String,
+}
+
+impl Refusal {
+    /// A refusal of `value` for the annotation `key` (without prefix).
+    pub fn new(key: &str, value: impl Into<String>, rule: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { key: format!("{PREFIX}{key}"), value: value.into(), rule: rule.into(), message: message.into() }
+    }
+
+    pub(crate) fn unknown_key(key: &str, value: &str) -> Self {
+        Self::new(key, value, format!("the keys are {}", crate::request::KEYS.join(", ")), "is not a known key")
+    }
+}
+
+impl fmt::Display for Refusal {
+    /// `oarlock.dev/cpu-map "0,0,1": has 3 entries for 4 ranks (rule: one entry per local rank)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?}: {} (rule: {})", self.key, Shortened(&self.value).to_string(), self.message, self.rule)
+    }
+}
+
+/// A value cut to what a person reads in one line: an annotation may hold 256 KiB.
+struct Shortened<'a>(&'a str);
+
+impl fmt::Display for Shortened<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const MOST: usize = 120;
+        match self.0.char_indices().nth(MOST) {
+            Some((end, _)) => write!(f, "{}…", &self.0[..end]),
+            None => f.write_str(self.0),
+        }
+    }
+}

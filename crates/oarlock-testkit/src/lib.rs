@@ -1,0 +1,1 @@
+//! Machines and generators for the tests of the other crates; a dev-dependency only.

@@ -1,0 +1,3 @@
+//! `cargo xtask`: what a developer or CI runs.
+
+fn main() {}
