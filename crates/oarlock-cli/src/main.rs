@@ -1,3 +1,9 @@
 //! `oarlock`: see the machine, plan the ranks, run them bound, verify them.
 
-fn main() {}
+mod cli;
+mod failure;
+mod flags;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -447,3 +447,13 @@ fn write_node_list(f: &mut fmt::Formatter<'_>, list: &[NodeSet]) -> fmt::Result 
     }
     Ok(())
 }
+
+impl fmt::Display for GpuRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Index(index) => write!(f, "gpu {index}"),
+            Self::Address(address) => write!(f, "gpu {address}"),
+            Self::Uuid(uuid) => write!(f, "gpu {uuid}"),
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The command line: what can be said, and who does it.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+use crate::failure::Failure;
+
+/// Holds every rank of a training job at the CPUs and memory next to its GPU.
+#[derive(Debug, Parser)]
+#[command(name = "oarlock", version, disable_help_subcommand = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {}
+
+impl Command {
+    /// Whether a refusal is printed as JSON.
+    fn json(&self) -> bool {
+        match *self {}
+    }
+
+    fn run(self) -> Result<ExitCode, Failure> {
+        match self {}
+    }
+}
+
+/// Parses the call, runs it, and reports its failure, if any, once.
+pub(crate) fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return wrong_call(&error),
+    };
+    let json = cli.command.json();
+    cli.command.run().unwrap_or_else(|failure| failure.report(json))
+}
+
+/// clap explains itself over several lines; our errors are one line, and help is no error.
+fn wrong_call(error: &clap::Error) -> ExitCode {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        drop(error.print());
+        return ExitCode::SUCCESS;
+    }
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        drop(write!(std::io::stderr(), "{}", error.render()));
+        return ExitCode::from(2);
+    }
+    let text = error.render().to_string();
+    let words: Vec<&str> = text.lines().take_while(|line| !line.starts_with("Usage:")).map(str::trim).collect();
+    let line = words.join(" ");
+    let line = line.trim().trim_start_matches("error: ").replace("  ", " ");
+    Failure::usage(line).report(false)
+}

@@ -1,0 +1,78 @@
+//! How a command fails, and what it then prints and returns.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use oarlock_core::Refusal;
+
+/// Everything that ends a command early. The exit status is a contract: 1 refused, failed, or not as planned; 2 the call
+/// is wrong; 126 and 127 as shells have them for a command that cannot be run or found.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The call is wrong: exit status 2.
+    Usage(anyhow::Error),
+    /// The request is refused: exit status 1.
+    Refused(Refusal),
+    /// Something did not work: exit status 1.
+    Failed(anyhow::Error),
+    /// The command to run could not be run: exit status 126 or 127.
+    Command {
+        /// The exit status.
+        status: u8,
+        /// Why.
+        error: anyhow::Error,
+    },
+}
+
+impl Failure {
+    /// A wrong call, in words.
+    pub(crate) fn usage(message: impl std::fmt::Display) -> Self {
+        Self::Usage(anyhow::anyhow!("{message}"))
+    }
+
+    /// Prints the one line (or, for a refusal in JSON, the object) and gives the exit status.
+    pub(crate) fn report(&self, json: bool) -> ExitCode {
+        let (status, line) = match self {
+            Self::Refused(refusal) if json => {
+                let object = serde_json::json!({ "refusal": refusal });
+                // A closed pipe changes nothing about the refusal.
+                drop(writeln!(std::io::stdout(), "{object}"));
+                return ExitCode::from(1);
+            }
+            Self::Refused(refusal) => (1, format!("refused: {refusal}")),
+            Self::Usage(error) => (2, chain(error)),
+            Self::Failed(error) => (1, chain(error)),
+            Self::Command { status, error } => (*status, chain(error)),
+        };
+        drop(writeln!(std::io::stderr(), "oarlock: {}", one_line(&line)));
+        ExitCode::from(status)
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// The error and its causes on one line, the cause last.
+fn chain(error: &anyhow::Error) -> String {
+    format!("{error:#}")
+}
+
+/// Values come from files, annotations and environments: a line stays one line, and a terminal stays as it was.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
