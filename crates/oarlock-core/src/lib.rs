@@ -2,6 +2,7 @@
 //!
 //! Everything here is a function of its arguments: no file, clock, environment, log or lock.
 
+pub mod explain;
 pub mod idset;
 pub mod ledger;
 pub mod locality;

@@ -23,6 +23,21 @@ impl Refusal {
         Self { key: format!("{PREFIX}{key}"), value: value.into(), rule: rule.into(), message: message.into() }
     }
 
+    /// A refusal because of something that is no annotation: the GPUs held, the CPUs allowed.
+    pub(crate) fn of_fact(
+        key: &str,
+        value: impl Into<String>,
+        rule: impl Into<String>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self { key: key.to_owned(), ..Self::new(key, value, rule, message) }
+    }
+
+    /// A list that does not have one entry per rank.
+    pub(crate) fn wrong_length(key: &str, value: String, entries: usize, ranks: u32) -> Self {
+        Self::new(key, value, "a list has one entry per local rank", format!("has {entries} entries for {ranks} ranks"))
+    }
+
     pub(crate) fn unknown_key(key: &str, value: &str) -> Self {
         Self::new(key, value, format!("the keys are {}", crate::request::KEYS.join(", ")), "is not a known key")
     }

@@ -1,0 +1,131 @@
+//! The ground to plan on: the machine, less what the container may not use.
+
+use crate::explain::Warning;
+use crate::idset::{CpuSet, NodeSet};
+use crate::ledger::Ledger;
+use crate::machine::{Machine, Node};
+use crate::refusal::Refusal;
+use crate::request::{MemMap, Request};
+
+use super::Seat;
+
+/// The machine with what is allowed on it.
+pub(super) struct Ground<'a> {
+    pub(super) machine: &'a Machine,
+    ledger: &'a Ledger,
+    /// The CPUs to plan with: allowed, less reserved, less what others hold exclusively.
+    pub(super) cpus: CpuSet,
+    /// The memory nodes to plan with: allowed, with memory, no GPU memory.
+    pub(super) mems: NodeSet,
+    /// Allowed CPUs per node, in the order of the machine's nodes.
+    allowed: Vec<CpuSet>,
+    /// The allowed memory nodes as stated, for GPU memory.
+    stated_mems: Option<&'a NodeSet>,
+}
+
+impl<'a> Ground<'a> {
+    pub(super) fn new(machine: &'a Machine, ledger: &'a Ledger, request: &'a Request) -> Result<Self, Refusal> {
+        let online = machine.cpus();
+        let stated = request.allowed_cpus.as_ref().map_or_else(|| online.clone(), |cpus| cpus.intersection(&online));
+        let cpus = stated.difference(&request.reserved_cpus).difference(&ledger.held());
+        if cpus.is_empty() {
+            let held: Vec<String> = ledger.holdings.iter().map(|h| format!("{} ({})", h.holder, h.cpus)).collect();
+            let held = if held.is_empty() { "nobody".to_owned() } else { held.join(", ") };
+            return Err(Refusal::of_fact(
+                "allowed-cpus",
+                request.allowed_cpus.as_ref().unwrap_or(&online).to_string(),
+                "a container has at least one cpu that is online, allowed, not reserved and not held by others",
+                format!("no cpu is left: online {online}, reserved {}, held by {held}", request.reserved_cpus),
+            ));
+        }
+        let memory = machine.memory_nodes();
+        let mems = request.allowed_mems.as_ref().map_or_else(|| memory.clone(), |mems| mems.intersection(&memory));
+        let allowed = machine.nodes.iter().map(|node| node.cpus.intersection(&cpus)).collect();
+        Ok(Self { machine, ledger, cpus, mems, allowed, stated_mems: request.allowed_mems.as_ref() })
+    }
+
+    /// The allowed CPUs of a node; `None` for a node that is not there.
+    pub(super) fn allowed_on(&self, id: u32) -> Option<&CpuSet> {
+        let index = self.machine.nodes.binary_search_by_key(&id, |node| node.id).ok()?;
+        self.allowed.get(index)
+    }
+
+    /// The nodes with allowed CPUs, ascending.
+    pub(super) fn nodes_with_cpus(&self) -> impl Iterator<Item = (&'a Node, &CpuSet)> {
+        self.machine.nodes.iter().zip(&self.allowed).filter(|(_, cpus)| !cpus.is_empty())
+    }
+
+    /// The nearest of `candidates` to `from`, with all ties; all of them where the machine does not tell distances.
+    pub(super) fn nearest(&self, from: u32, candidates: &NodeSet) -> NodeSet {
+        let distances: Vec<(Option<u32>, u32)> =
+            candidates.iter().map(|node| (self.machine.distance(from, node), node)).collect();
+        let least = distances.iter().filter_map(|(distance, _)| *distance).min();
+        distances.into_iter().filter(|(distance, _)| *distance == least).map(|(_, node)| node).collect()
+    }
+
+    /// Those who hold CPUs of `cpus` exclusively, in words.
+    pub(super) fn holders(&self, cpus: &CpuSet) -> String {
+        let holders: Vec<String> = self
+            .ledger
+            .holdings
+            .iter()
+            .filter(|holding| holding.cpus.intersects(cpus))
+            .map(|holding| format!("{} holds {}", holding.holder, holding.cpus.intersection(cpus)))
+            .collect();
+        if holders.is_empty() { "nobody else holds any".to_owned() } else { holders.join(", ") }
+    }
+
+    /// The GPU memory nodes that are allowed.
+    pub(super) fn gpu_memory_nodes(&self) -> NodeSet {
+        let nodes: NodeSet = self.machine.nodes.iter().filter(|node| node.gpu_memory).map(|node| node.id).collect();
+        self.within_stated_mems(&nodes)
+    }
+
+    /// The memory nodes of a rank's own GPUs; of all the container's where it has none of its own. CUDA cannot allocate
+    /// on a GPU whose memory node is not in cpuset.mems.
+    pub(super) fn gpu_mems(&self, seat: &Seat<'_>, seats: &[Seat<'_>]) -> NodeSet {
+        let own = |seat: &Seat<'_>| seat.gpus.iter().filter_map(|gpu| gpu.memory_node).collect::<NodeSet>();
+        let nodes = if seat.gpus.is_empty() {
+            seats.iter().map(own).fold(NodeSet::new(), |all, nodes| all.union(&nodes))
+        } else {
+            own(seat)
+        };
+        self.within_stated_mems(&nodes)
+    }
+
+    fn within_stated_mems(&self, nodes: &NodeSet) -> NodeSet {
+        self.stated_mems.map_or_else(|| nodes.clone(), |stated| nodes.intersection(stated))
+    }
+
+    /// Warnings about the ground itself.
+    pub(super) fn warnings(&self, request: &Request) -> Vec<Warning> {
+        let mut warnings = Vec::new();
+        if self.allowed.iter().map(CpuSet::len).sum::<usize>() > self.cpus.len() {
+            warnings.push(Warning::NodesShareCpus);
+        }
+        if request.allowed_cpus.is_some() && request.allowed_mems.is_some() {
+            let with_cpus: NodeSet = self.nodes_with_cpus().map(|(node, _)| node.id).collect();
+            let without_cpus: NodeSet =
+                self.machine.nodes.iter().filter(|node| node.cpus.is_empty()).map(|node| node.id).collect();
+            let mems_only = self.mems.difference(&with_cpus).difference(&without_cpus);
+            let cpus_only = with_cpus.intersection(&self.machine.memory_nodes()).difference(&self.mems);
+            if !mems_only.is_empty() || !cpus_only.is_empty() {
+                warnings.push(Warning::AllowedSetsPart { mems_only, cpus_only });
+            }
+        }
+        if request.mem_map != MemMap::None && self.mems.is_empty() {
+            warnings.push(Warning::NoMemoryAllowed);
+        }
+        warnings
+    }
+
+    /// A refusal because the machine's source is silent about something that the request needs.
+    pub(super) fn missing(&self, key: &str, value: &str, what: &str) -> Refusal {
+        Refusal::new(
+            key,
+            value,
+            format!("this needs to know the machine's {what}"),
+            format!("the description of machine \"{}\" does not say its {what}", self.machine.name),
+        )
+    }
+}
