@@ -3,6 +3,8 @@
 mod cli;
 mod failure;
 mod flags;
+#[allow(dead_code, reason = "the commands that print are being written")]
+mod render;
 
 fn main() -> std::process::ExitCode {
     cli::main()

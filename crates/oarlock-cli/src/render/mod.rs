@@ -1,0 +1,7 @@
+//! Machines and plans for the eye: text for terminals, SVG for pages.
+
+pub(crate) mod text;
+mod words;
+
+#[cfg(test)]
+mod samples;
