@@ -1,10 +1,11 @@
 //! Machines and plans that the tests of this folder draw and print.
 
-use oarlock_core::idset::{CpuSet, NodeSet};
+use oarlock_core::idset::CpuSet;
+use oarlock_core::ledger::Ledger;
 use oarlock_core::locality::{Evidence, Locality};
 use oarlock_core::machine::{Gpu, Machine, Node, Package, PciDevice};
 use oarlock_core::pci::PciAddress;
-use oarlock_core::plan::{ContainerPlan, Plan, RankPlan};
+use oarlock_core::{Plan, Request};
 
 /// The measures of a regular machine.
 #[derive(Debug, Clone, Copy)]
@@ -102,15 +103,14 @@ pub(crate) fn odd_nodes() -> Machine {
 
 /// Grace Hopper in NUMA mode: the memory of both GPUs is a node without CPUs.
 pub(crate) fn gpu_memory() -> Machine {
-    let mut machine = regular(
-        "gh200",
-        Shape { packages: 2, nodes: 2, l3_per_node: 1, cores_per_l3: 72, threads: 1, gpus: 2 },
-    );
+    let mut machine =
+        regular("gh200", Shape { packages: 2, nodes: 2, l3_per_node: 1, cores_per_l3: 72, threads: 1, gpus: 2 });
     for (id, gpu) in [(4, 0), (12, 1)] {
         machine.nodes.push(Node { id, cpus: CpuSet::new(), memory_mb: Some(97_280), gpu_memory: true });
         machine.gpus[gpu].memory_node = Some(id);
     }
-    machine.distances = Some(vec![vec![10, 40, 80, 120], vec![40, 10, 120, 80], vec![80, 120, 10, 160], vec![120, 80, 160, 10]]);
+    machine.distances =
+        Some(vec![vec![10, 40, 80, 120], vec![40, 10, 120, 80], vec![80, 120, 10, 160], vec![120, 80, 160, 10]]);
     machine.checked().unwrap()
 }
 
@@ -135,64 +135,10 @@ pub(crate) fn bare() -> Machine {
     }
 }
 
-/// Rank r has GPU r and all of its node; a GPU without a node leaves its rank unbound.
-pub(crate) fn by_gpu(machine: &Machine) -> Plan {
-    let ranks: Vec<RankPlan> = machine
-        .gpus
-        .iter()
-        .map(|gpu| {
-            let node = gpu.locality.node().and_then(|id| machine.node(id));
-            RankPlan {
-                rank: gpu.index,
-                gpus: vec![gpu.index],
-                cpus: node.map(|node| node.cpus.clone()),
-                cpu_nodes: node.map(|node| NodeSet::of(node.id)).unwrap_or_default(),
-                mems: node.map(|node| NodeSet::of(node.id)),
-                gpu_mems: gpu.memory_node.map(NodeSet::of).unwrap_or_default(),
-                omp_threads: None,
-                reason: match node {
-                    Some(node) => format!("gpu {} is on node {}", gpu.index, node.id),
-                    None => format!("gpu {} is on no known node", gpu.index),
-                },
-            }
-        })
-        .collect();
-    of_ranks(machine, ranks)
-}
-
-/// Each node's cores shared out among the ranks of its GPUs.
-pub(crate) fn shared_out(machine: &Machine) -> Plan {
-    let mut plan = by_gpu(machine);
-    let nodes: Vec<NodeSet> = plan.ranks.iter().map(|rank| rank.cpu_nodes.clone()).collect();
-    for index in 0..plan.ranks.len() {
-        let rank = &mut plan.ranks[index];
-        let Some(cpus) = &rank.cpus else { continue };
-        let on_node = nodes.iter().filter(|other| **other == nodes[index]).count();
-        let position = nodes[..index].iter().filter(|other| **other == nodes[index]).count();
-        let cores: Vec<&CpuSet> = machine.cores.iter().flatten().filter(|core| core.is_subset(cpus)).collect();
-        let share = &cores[position * cores.len() / on_node..(position + 1) * cores.len() / on_node];
-        rank.cpus = Some(share.iter().fold(CpuSet::new(), |all, core| all.union(core)));
-    }
-    plan.cpu_map = "exclusive".to_owned();
-    plan
-}
-
-fn of_ranks(machine: &Machine, ranks: Vec<RankPlan>) -> Plan {
-    let mut container =
-        ContainerPlan { cpus: CpuSet::new(), mems: NodeSet::new(), gpu_mems: NodeSet::new() };
-    for rank in &ranks {
-        container.cpus.extend(rank.cpus.as_ref().unwrap_or(&machine.cpus()));
-        container.mems.extend(rank.mems.as_ref().unwrap_or(&machine.memory_nodes()));
-        container.gpu_mems.extend(&rank.gpu_mems);
-    }
-    let unbound = ranks.iter().filter(|rank| rank.cpus.is_none());
-    Plan {
-        machine: machine.name.clone(),
-        cpu_map: "auto".to_owned(),
-        mem_map: "auto".to_owned(),
-        mem_policy: "bind".to_owned(),
-        container,
-        warnings: unbound.map(|rank| format!("rank {} stays unbound: {}", rank.rank, rank.reason)).collect(),
-        ranks,
-    }
+/// The plan of both maps for all GPUs of a machine.
+pub(crate) fn planned(machine: &Machine, cpu_map: &str, mem_map: &str) -> Plan {
+    let mut request = Request::default();
+    request.set("cpu-map", cpu_map).unwrap();
+    request.set("mem-map", mem_map).unwrap();
+    oarlock_core::plan(machine, &Ledger::default(), &request).unwrap()
 }

@@ -9,6 +9,7 @@ use oarlock_core::idset::{CpuSet, NodeSet};
 use oarlock_core::locality::Locality;
 use oarlock_core::machine::{Machine, Node, PciDevice};
 use oarlock_core::plan::{Plan, RankPlan};
+use oarlock_core::request::MemPolicy;
 
 use super::words;
 
@@ -77,8 +78,12 @@ pub(crate) fn plan(machine: &Machine, plan: &Plan, style: Style) -> String {
     let maps = format!("cpu-map {}  mem-map {}  mem-policy {}", plan.cpu_map, plan.mem_map, plan.mem_policy);
     line(&mut out, &format!("{}  {}", style.heading("asked    "), words::printable(&maps, LONGEST_SENTENCE)));
     let container = &plan.container;
-    let mut whole =
-        format!("cpus {} ({})  memory nodes {}", or_dash(&container.cpus), container.cpus.len(), or_dash(&container.mems));
+    let mut whole = format!(
+        "cpus {} ({})  memory nodes {}",
+        or_dash(&container.cpus),
+        container.cpus.len(),
+        or_dash(&container.mems)
+    );
     if !container.gpu_mems.is_empty() {
         let _ = write!(whole, "  GPU memory nodes {}", container.gpu_mems);
     }
@@ -105,8 +110,9 @@ fn section(out: &mut String, section: &Section, style: Style) {
     }
     out.push('\n');
     // A column that no row fills says nothing.
-    let used: Vec<usize> =
-        (0..section.header.len()).filter(|&column| section.rows.iter().any(|row| !row.cells[column].is_empty())).collect();
+    let used: Vec<usize> = (0..section.header.len())
+        .filter(|&column| section.rows.iter().any(|row| !row.cells[column].is_empty()))
+        .collect();
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(used.iter().map(|&column| section.header[column]));
@@ -134,12 +140,12 @@ fn line(out: &mut String, text: &str) {
     out.push('\n');
 }
 
-fn append_warnings(out: &mut String, warnings: &[String], style: Style) {
+fn append_warnings(out: &mut String, warnings: &[impl ToString], style: Style) {
     if !warnings.is_empty() {
         out.push('\n');
     }
     for warning in warnings {
-        line(out, &format!("{} {}", style.alarm("warning:"), words::printable(warning, LONGEST_SENTENCE)));
+        line(out, &format!("{} {}", style.alarm("warning:"), words::printable(&warning.to_string(), LONGEST_SENTENCE)));
     }
 }
 
@@ -207,8 +213,7 @@ fn distances(machine: &Machine) -> Section {
     // The ids of the columns are a row of their own under the word, since a header is fixed text.
     let mut header = vec!["DISTANCE"];
     header.resize(machine.nodes.len() + 1, "");
-    let mut rows =
-        vec![Row { cells: cells("from \\ to", machine.nodes.iter().map(|node| node.id)), alarming: false }];
+    let mut rows = vec![Row { cells: cells("from \\ to", machine.nodes.iter().map(|node| node.id)), alarming: false }];
     rows.extend(machine.nodes.iter().zip(matrix).map(|(node, distances)| Row {
         cells: cells(&node.id.to_string(), distances.iter().copied()),
         alarming: false,
@@ -270,7 +275,8 @@ fn place(locality: &Locality) -> (String, String) {
 }
 
 fn nics(machine: &Machine) -> Section {
-    let mut nics: Vec<(&PciDevice, &str)> = machine.devices.iter().filter_map(|nic| Some((nic, nic_kind(nic)?))).collect();
+    let mut nics: Vec<(&PciDevice, &str)> =
+        machine.devices.iter().filter_map(|nic| Some((nic, nic_kind(nic)?))).collect();
     nics.sort_by_key(|(nic, _)| (nic.locality.node().is_none(), nic.locality.node(), nic.address));
     let rows = nics.into_iter().map(|(nic, kind)| {
         let (node, evidence) = place(&nic.locality);
@@ -322,7 +328,7 @@ fn ranks(plan: &Plan) -> Section {
             rank.mems.as_ref().map_or_else(|| absent(&plan.mem_map), |mems| memory(plan, mems)),
             or_empty(&rank.gpu_mems),
             rank.omp_threads.map_or_else(String::new, |threads| threads.to_string()),
-            words::printable(&rank.reason, LONGEST_SENTENCE),
+            words::printable(&rank.reason.to_string(), LONGEST_SENTENCE),
         ],
         alarming: is_unbound(plan, rank),
     });
@@ -345,7 +351,7 @@ fn gpu_list(rank: &RankPlan) -> String {
 }
 
 fn memory(plan: &Plan, mems: &NodeSet) -> String {
-    if plan.mem_policy == "preferred" { format!("{} first", or_dash(mems)) } else { or_dash(mems) }
+    if plan.mem_policy == MemPolicy::Preferred { format!("{} first", or_dash(mems)) } else { or_dash(mems) }
 }
 
 fn or_empty(set: &NodeSet) -> String {

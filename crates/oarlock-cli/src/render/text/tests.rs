@@ -2,10 +2,11 @@ use super::*;
 use crate::render::samples;
 
 const PLAIN: Style = Style { color: false };
+const NOTHING: &[String] = &[];
 const COLOURED: Style = Style { color: true };
 
 fn show(machine: &Machine) -> String {
-    topology(machine, None, None, &[], PLAIN)
+    topology(machine, None, None, NOTHING, PLAIN)
 }
 
 #[test]
@@ -38,24 +39,23 @@ fn what_the_source_does_not_state_is_not_made_up() {
 
 #[test]
 fn a_plan_prints_the_container_and_one_row_for_each_rank() {
-    insta::assert_snapshot!(plan(&samples::gpu_memory(), &samples::by_gpu(&samples::gpu_memory()), PLAIN));
+    insta::assert_snapshot!(plan(
+        &samples::gpu_memory(),
+        &samples::planned(&samples::gpu_memory(), "auto", "auto"),
+        PLAIN
+    ));
 }
 
 #[test]
 fn unbound_ranks_and_warnings_stand_out_in_words() {
     let machine = samples::unknown_gpus();
-    insta::assert_snapshot!(plan(&machine, &samples::by_gpu(&machine), PLAIN));
+    insta::assert_snapshot!(plan(&machine, &samples::planned(&machine, "auto", "auto"), PLAIN));
 }
 
 #[test]
 fn a_map_that_nobody_asked_for_leaves_no_rank_unbound() {
     let machine = samples::two_socket();
-    let mut untouched = samples::by_gpu(&machine);
-    untouched.cpu_map = "none".to_owned();
-    for rank in &mut untouched.ranks {
-        rank.cpus = None;
-    }
-    let text = plan(&machine, &untouched, COLOURED);
+    let text = plan(&machine, &samples::planned(&machine, "none", "auto"), COLOURED);
     assert!(text.contains("as given") && !text.contains("UNBOUND"), "{text}");
     assert!(!text.contains(&AnsiColor::Yellow.on_default().bold().to_string()), "{text}");
 }
@@ -64,7 +64,7 @@ fn a_map_that_nobody_asked_for_leaves_no_rank_unbound() {
 fn colour_marks_exactly_the_unbound_rows_and_the_warnings() {
     let machine = samples::unknown_gpus();
     let alarm = AnsiColor::Yellow.on_default().bold().to_string();
-    let text = plan(&machine, &samples::by_gpu(&machine), COLOURED);
+    let text = plan(&machine, &samples::planned(&machine, "auto", "auto"), COLOURED);
     let marked: Vec<&str> = text.lines().filter(|line| line.contains(&alarm)).collect();
     assert_eq!(marked.len(), 4, "two ranks and their two warnings: {marked:#?}");
     assert!(marked.iter().all(|line| line.contains("UNBOUND") || line.contains("warning:")), "{marked:#?}");
@@ -73,16 +73,20 @@ fn colour_marks_exactly_the_unbound_rows_and_the_warnings() {
 #[test]
 fn without_colour_no_escape_sequence_is_written() {
     let machine = samples::unknown_gpus();
-    for text in [show(&machine), plan(&machine, &samples::by_gpu(&machine), PLAIN)] {
+    for text in [show(&machine), plan(&machine, &samples::planned(&machine, "auto", "auto"), PLAIN)] {
         assert!(!text.contains('\u{1b}'), "{text:?}");
     }
 }
 
 #[test]
 fn colour_is_for_terminals_and_never_where_no_color_is_set() {
-    for (terminal, no_color, color) in
-        [(true, None, true), (true, Some(""), true), (true, Some("1"), false), (true, Some("0"), false), (false, None, false)]
-    {
+    for (terminal, no_color, color) in [
+        (true, None, true),
+        (true, Some(""), true),
+        (true, Some("1"), false),
+        (true, Some("0"), false),
+        (false, None, false),
+    ] {
         assert_eq!(Style::choose(terminal, no_color.map(OsStr::new)).color, color, "{terminal} {no_color:?}");
     }
 }
@@ -109,7 +113,10 @@ fn long_lists_are_never_wrapped() {
     machine.nodes[0].cpus = (0..8192).step_by(2).collect();
     machine.nodes[1].cpus = (1..8192).step_by(2).collect();
     let text = show(&machine);
-    assert!(text.lines().any(|line| line.contains(&machine.nodes[1].cpus.to_string())), "node 1's cpus are not on one line");
+    assert!(
+        text.lines().any(|line| line.contains(&machine.nodes[1].cpus.to_string())),
+        "node 1's cpus are not on one line"
+    );
 }
 
 #[test]
