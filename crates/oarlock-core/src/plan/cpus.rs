@@ -247,9 +247,10 @@ fn exclusive(ground: &Ground<'_>, pool: &Pool, ranks: usize) -> Result<Vec<(CpuS
             "exclusive",
             "exclusive gives each rank of a node at least one physical core",
             format!(
-                "node {} has {} free cores for {ranks} ranks; {}",
+                "node {} has {} free core{} for {ranks} ranks; {}",
                 pool.nodes,
                 cores.len(),
+                if cores.len() == 1 { "" } else { "s" },
                 ground.holders(&pool.all)
             ),
         ));
