@@ -1,1 +1,21 @@
-//! Reads and sets what the Linux kernel holds for a process: affinity, memory policy, cgroup, pages by node.
+//! What the Linux kernel holds for a process: its affinity, memory policy, cgroup, and pages by node.
+//!
+//! Readers take the root of the tree that they read (`/proc`, `/sys/fs/cgroup`), so that a test gives a folder. What they
+//! answer has three shapes: a file that is not there is `None`; one that is there and makes no sense is a [`ReadError`]
+//! with its path and text; and a process that ended meanwhile is [`Live::Vanished`], which is neither.
+//!
+//! Nothing here decides what a process should have.
+
+pub mod affinity;
+pub mod cgroup;
+mod folder;
+pub mod numa_maps;
+pub mod placement;
+pub mod policy;
+pub mod proc;
+pub mod spawn;
+pub mod status;
+mod syscall;
+
+pub use folder::ReadError;
+pub use proc::{Live, Proc, Process};

@@ -1,0 +1,226 @@
+//! Processes under a `/proc` root: their files, threads, children and environment.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::Path;
+
+use crate::cgroup::Membership;
+use crate::folder::{Filesystem, Folder, ReadError};
+use crate::numa_maps::{self, NumaMaps, Policy};
+use crate::status::Status;
+
+/// Something of a process that may end at any moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Live<T> {
+    /// It was there to be read.
+    Here(T),
+    /// The process (or thread) has ended meanwhile: not an absence, and not a failure.
+    Vanished,
+}
+
+impl<T> Live<T> {
+    /// The value, unless the process has ended.
+    pub fn here(self) -> Option<T> {
+        match self {
+            Self::Here(value) => Some(value),
+            Self::Vanished => None,
+        }
+    }
+}
+
+/// A `/proc` tree.
+#[derive(Debug)]
+pub struct Proc {
+    root: Folder,
+}
+
+impl Proc {
+    /// Opens a mounted procfs.
+    pub fn open(root: &Path) -> Result<Self, ReadError> {
+        let proc = Self::open_any_folder(root)?;
+        proc.root.require(Filesystem::Proc)?;
+        Ok(proc)
+    }
+
+    /// Opens a folder that looks like a procfs, without asking whether it is one: for tests and captured trees.
+    pub fn open_any_folder(root: &Path) -> Result<Self, ReadError> {
+        match Folder::open(root)? {
+            Some(root) => Ok(Self { root }),
+            None => Err(ReadError::Io { path: root.to_owned(), source: std::io::ErrorKind::NotFound.into() }),
+        }
+    }
+
+    /// The process (or thread) of this id; `None` where there is none.
+    pub fn process(&self, pid: u32) -> Result<Option<Process>, ReadError> {
+        Ok(self.root.folder(pid.to_string())?.map(|folder| Process { pid, folder }))
+    }
+
+    /// The ids of all processes, ascending.
+    pub fn pids(&self) -> Result<Vec<u32>, ReadError> {
+        self.root.numbers()
+    }
+
+    /// The children of a process, their children, and so on, parents before children. Processes that come and go
+    /// meanwhile may be missed.
+    pub fn descendants(&self, pid: u32) -> Result<Vec<u32>, ReadError> {
+        let mut all = None;
+        let mut seen = BTreeSet::from([pid]);
+        let mut queue = VecDeque::from([pid]);
+        let mut found = Vec::new();
+        while let Some(parent) = queue.pop_front() {
+            let children = match self.listed_children(parent)? {
+                Some(children) => children,
+                None => match &all {
+                    Some(all) => children_in(all, parent),
+                    None => children_in(all.insert(self.parents()?), parent),
+                },
+            };
+            for child in children.into_iter().filter(|&child| seen.insert(child)) {
+                found.push(child);
+                queue.push_back(child);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The children as `task/TID/children` lists them; `None` on a kernel without that file (`CONFIG_PROC_CHILDREN`).
+    fn listed_children(&self, pid: u32) -> Result<Option<Vec<u32>>, ReadError> {
+        let Some(process) = self.process(pid)? else { return Ok(Some(Vec::new())) };
+        let Live::Here(threads) = process.threads()? else { return Ok(Some(Vec::new())) };
+        let mut children = Vec::new();
+        for tid in threads {
+            let Some(task) = process.folder.folder(format!("task/{tid}"))? else { continue };
+            let Some(text) = task.text("children")? else {
+                if task.has("status") {
+                    return Ok(None);
+                }
+                continue;
+            };
+            for word in text.split_ascii_whitespace() {
+                let child = word.parse().map_err(|_| {
+                    ReadError::malformed(&task.path().join("children"), word, "process ids separated by spaces")
+                })?;
+                children.push(child);
+            }
+        }
+        Ok(Some(children))
+    }
+
+    /// Every process's children, by the parent that its status names.
+    fn parents(&self) -> Result<BTreeMap<u32, Vec<u32>>, ReadError> {
+        let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        for pid in self.pids()? {
+            let Some(process) = self.process(pid)? else { continue };
+            let Live::Here(status) = process.status()? else { continue };
+            children.entry(status.parent).or_default().push(pid);
+        }
+        Ok(children)
+    }
+}
+
+fn children_in(all: &BTreeMap<u32, Vec<u32>>, parent: u32) -> Vec<u32> {
+    all.get(&parent).cloned().unwrap_or_default()
+}
+
+/// One process's folder, held open: another process that gets the same id later is not mistaken for it.
+#[derive(Debug)]
+pub struct Process {
+    pid: u32,
+    folder: Folder,
+}
+
+impl Process {
+    /// The process id, as this `/proc` numbers it.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// `status` of the process: of its main thread where threads differ.
+    pub fn status(&self) -> Result<Live<Status>, ReadError> {
+        Status::read(&self.folder)
+    }
+
+    /// The ids of its threads, ascending.
+    pub fn threads(&self) -> Result<Live<Vec<u32>>, ReadError> {
+        let threads = match self.folder.folder("task")? {
+            Some(tasks) => tasks.numbers()?,
+            None => Vec::new(),
+        };
+        Ok(if threads.is_empty() { Live::Vanished } else { Live::Here(threads) })
+    }
+
+    /// `task/TID/status`.
+    pub fn thread(&self, tid: u32) -> Result<Live<Status>, ReadError> {
+        match self.task(tid)? {
+            Some(task) => Status::read(&task),
+            None => Ok(Live::Vanished),
+        }
+    }
+
+    /// The memory policy of one thread, as the first mapping in `task/TID/numa_maps` shows it: a mapping has the thread's
+    /// policy unless the program gave that mapping its own. `None` on a kernel without NUMA, and for a process that has no
+    /// memory (any more).
+    pub fn thread_policy(&self, tid: u32) -> Result<Live<Option<Policy>>, ReadError> {
+        let Some(task) = self.task(tid)? else { return Ok(Live::Vanished) };
+        let policy = numa_maps::first_policy(&task)?;
+        Ok(in_time(&task, policy))
+    }
+
+    /// `numa_maps`, added up; `None` on a kernel without NUMA, and for a process that has no memory (any more).
+    pub fn numa_maps(&self) -> Result<Live<Option<NumaMaps>>, ReadError> {
+        let maps = NumaMaps::read(&self.folder)?;
+        Ok(in_time(&self.folder, maps))
+    }
+
+    /// `cgroup`: where the process is in each hierarchy; `None` on a kernel without cgroups.
+    pub fn cgroup(&self) -> Result<Live<Option<Membership>>, ReadError> {
+        let membership = Membership::read(&self.folder)?;
+        Ok(in_time(&self.folder, membership))
+    }
+
+    /// The environment that the process was executed with, or what it has made of it: anything may be in there.
+    pub fn environ(&self) -> Result<Live<Environ>, ReadError> {
+        // The kernel gives an executed program 6 MiB of arguments and environment at most; a program may point elsewhere.
+        const LIMIT: u64 = 6 << 20;
+        let contents = self.folder.read("environ", LIMIT)?;
+        Ok(match in_time(&self.folder, contents) {
+            Live::Here(Some(contents)) => Live::Here(Environ { bytes: contents.bytes, cut: contents.cut }),
+            // A process that has no memory (any more) has no environment either.
+            Live::Here(None) => Live::Here(Environ { bytes: Vec::new(), cut: false }),
+            Live::Vanished => Live::Vanished,
+        })
+    }
+
+    fn task(&self, tid: u32) -> Result<Option<Folder>, ReadError> {
+        self.folder.folder(format!("task/{tid}"))
+    }
+}
+
+/// Tells a file that this kernel lacks from a process that has ended: `status` is there exactly as long as the process is.
+fn in_time<T>(folder: &Folder, found: Option<T>) -> Live<Option<T>> {
+    if found.is_some() || folder.has("status") { Live::Here(found) } else { Live::Vanished }
+}
+
+/// An environment block: `KEY=value` strings, each ended by a NUL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Environ {
+    bytes: Vec<u8>,
+    cut: bool,
+}
+
+impl Environ {
+    /// The value of the first entry for `key`, as `getenv(3)` finds it.
+    pub fn get(&self, key: &str) -> Option<&[u8]> {
+        let key = key.as_bytes();
+        self.bytes
+            .split(|&byte| byte == 0)
+            .find_map(|entry| entry.strip_prefix(key).and_then(|rest| rest.strip_prefix(b"=")))
+    }
+
+    /// Whether there was more than was read.
+    pub fn is_cut(&self) -> bool {
+        self.cut
+    }
+}
+
+#[cfg(test)]
+mod tests;

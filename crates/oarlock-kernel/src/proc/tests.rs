@@ -1,0 +1,165 @@
+use std::fs;
+use std::process::{Command, Stdio};
+
+use super::*;
+
+fn status(pid: u32, parent: u32) -> String {
+    format!(
+        "Name:\trank\nState:\tS (sleeping)\nTgid:\t{pid}\nPid:\t{pid}\nPPid:\t{parent}\nCpus_allowed_list:\t{pid}\n"
+    )
+}
+
+/// 10 → 20, 30; 30 → 40; 50 is nobody's. `children` files as a kernel with `CONFIG_PROC_CHILDREN` has them, or none.
+fn family(listed: bool) -> (tempfile::TempDir, Proc) {
+    let root = tempfile::tempdir().unwrap();
+    for (pid, parent, children) in [(10, 1, "30 "), (20, 10, ""), (30, 10, "40 "), (40, 30, ""), (50, 1, "")] {
+        let main = root.path().join(format!("{pid}/task/{pid}"));
+        fs::create_dir_all(&main).unwrap();
+        fs::write(root.path().join(format!("{pid}/status")), status(pid, parent)).unwrap();
+        fs::write(main.join("status"), status(pid, parent)).unwrap();
+        if listed {
+            fs::write(main.join("children"), children).unwrap();
+        }
+    }
+    if listed {
+        // Started by another thread of 10.
+        let other = root.path().join("10/task/11");
+        fs::create_dir(&other).unwrap();
+        fs::write(other.join("status"), status(11, 1)).unwrap();
+        fs::write(other.join("children"), "20 ").unwrap();
+    }
+    let proc = Proc::open_any_folder(root.path()).unwrap();
+    (root, proc)
+}
+
+#[test]
+fn descendants_are_found_from_the_children_files_of_all_threads() {
+    let (_root, proc) = family(true);
+    assert_eq!(proc.descendants(10).unwrap(), [30, 20, 40]);
+    assert_eq!(proc.descendants(40).unwrap(), []);
+}
+
+#[test]
+fn descendants_are_found_from_the_parents_where_there_are_no_children_files() {
+    let (_root, proc) = family(false);
+    assert_eq!(proc.descendants(10).unwrap(), [20, 30, 40]);
+    assert_eq!(proc.descendants(99).unwrap(), []);
+}
+
+#[test]
+fn a_children_file_that_makes_no_sense_is_an_error() {
+    let (root, proc) = family(true);
+    fs::write(root.path().join("30/task/30/children"), "40 x ").unwrap();
+    let error = proc.descendants(10).unwrap_err().to_string();
+    assert!(error.contains("30/task/30/children") && error.contains("\"x\""), "{error}");
+}
+
+#[test]
+fn a_process_that_ends_while_it_is_looked_at_has_vanished_in_every_file() {
+    let (root, proc) = family(false);
+    let process = proc.process(30).unwrap().unwrap();
+    assert!(process.status().unwrap().here().is_some());
+    fs::remove_dir_all(root.path().join("30")).unwrap();
+    assert_eq!(process.status().unwrap(), Live::Vanished);
+    assert_eq!(process.threads().unwrap(), Live::Vanished);
+    assert_eq!(process.thread(30).unwrap(), Live::Vanished);
+    assert_eq!(process.thread_policy(30).unwrap(), Live::Vanished);
+    assert_eq!(process.numa_maps().unwrap(), Live::Vanished);
+    assert_eq!(process.cgroup().unwrap(), Live::Vanished);
+    assert_eq!(process.environ().unwrap(), Live::Vanished);
+    assert!(proc.process(30).unwrap().is_none());
+}
+
+#[test]
+fn a_real_process_that_was_killed_and_reaped_has_vanished() {
+    let proc = Proc::open("/proc".as_ref()).unwrap();
+    let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+    let process = proc.process(child.id()).unwrap().unwrap();
+    assert!(process.numa_maps().unwrap().here().flatten().is_some());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(process.status().unwrap(), Live::Vanished);
+    assert_eq!(process.numa_maps().unwrap(), Live::Vanished);
+    assert_eq!(process.environ().unwrap(), Live::Vanished);
+    assert_eq!(process.cgroup().unwrap(), Live::Vanished);
+    assert_eq!(process.threads().unwrap(), Live::Vanished);
+}
+
+#[test]
+fn a_zombie_has_a_status_and_nothing_else() {
+    let proc = Proc::open("/proc".as_ref()).unwrap();
+    let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+    let process = proc.process(child.id()).unwrap().unwrap();
+    drop(child.stdin.take());
+    while !process.status().unwrap().here().unwrap().is_zombie() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert_eq!(process.numa_maps().unwrap(), Live::Here(None));
+    assert_eq!(process.environ().unwrap().here().unwrap().get("PATH"), None);
+    assert_eq!(process.thread_policy(child.id()).unwrap(), Live::Here(None));
+    child.wait().unwrap();
+}
+
+#[test]
+fn the_environment_is_bytes_and_its_first_entry_counts() {
+    let (root, proc) = family(false);
+    let file = root.path().join("20/environ");
+    fs::write(&file, b"LOCAL_RANK=1\0=\0\xff\xfe\0A\0LOCAL_RANK=2\0LOCAL_RANK_X=3\0BAD=\xff;\0EMPTY=\0LAST=x").unwrap();
+    let process = proc.process(20).unwrap().unwrap();
+    let environ = process.environ().unwrap().here().unwrap();
+    assert_eq!(environ.get("LOCAL_RANK"), Some(b"1".as_slice()));
+    assert_eq!(environ.get("BAD"), Some(b"\xff;".as_slice()));
+    assert_eq!(environ.get("EMPTY"), Some(b"".as_slice()));
+    assert_eq!(environ.get("LAST"), Some(b"x".as_slice()));
+    assert_eq!(environ.get("A"), None);
+    assert!(!environ.is_cut());
+    fs::write(&file, [b"FIRST=1\0".as_slice(), &vec![b'x'; 7 << 20]].concat()).unwrap();
+    let environ = process.environ().unwrap().here().unwrap();
+    assert!(environ.is_cut());
+    assert_eq!(environ.get("FIRST"), Some(b"1".as_slice()));
+}
+
+#[test]
+fn this_process_reads_itself() {
+    let proc = Proc::open("/proc".as_ref()).unwrap();
+    let process = proc.process(std::process::id()).unwrap().unwrap();
+    let status = process.status().unwrap().here().unwrap();
+    assert_eq!((status.tid, status.process), (std::process::id(), std::process::id()));
+    let threads = process.threads().unwrap().here().unwrap();
+    assert!(threads.contains(&std::process::id()) && threads.len() > 1, "{threads:?}");
+    let allowed = crate::affinity::of_thread(0).unwrap().here();
+    assert_eq!(status.cpus_allowed, allowed);
+    assert!(process.cgroup().unwrap().here().unwrap().is_some());
+    assert_eq!(
+        process.environ().unwrap().here().unwrap().get("PATH"),
+        std::env::var("PATH").ok().as_deref().map(str::as_bytes)
+    );
+    let policy = process.thread_policy(std::process::id()).unwrap().here().unwrap().unwrap();
+    assert_eq!(policy.to_string(), "default");
+    assert!(proc.pids().unwrap().contains(&std::process::id()));
+}
+
+#[test]
+fn the_policy_of_each_thread_is_its_own() {
+    let proc = Proc::open("/proc".as_ref()).unwrap();
+    let process = proc.process(std::process::id()).unwrap().unwrap();
+    std::thread::spawn(move || {
+        crate::policy::MemoryPolicy::bind(&oarlock_core::NodeSet::of(0)).unwrap().apply().unwrap();
+        let tid = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
+        let policy = process.thread_policy(tid).unwrap().here().unwrap().unwrap();
+        assert_eq!(policy.to_string(), "bind:0");
+        let policy = process.thread_policy(std::process::id()).unwrap().here().unwrap().unwrap();
+        assert_eq!(policy.to_string(), "default");
+    })
+    .join()
+    .unwrap();
+}
+
+#[test]
+fn a_folder_that_is_no_proc_is_refused_by_the_production_constructor() {
+    let root = tempfile::tempdir().unwrap();
+    let error = Proc::open(root.path()).unwrap_err().to_string();
+    assert!(error.ends_with("is not a proc file system"), "{error}");
+    let error = Proc::open(&root.path().join("absent")).unwrap_err().to_string();
+    assert!(error.starts_with("failed to read \""), "{error}");
+}

@@ -1,0 +1,75 @@
+//! The few system calls that rustix lacks, or offers for 1,024 CPUs only. Nothing else in the workspace is unsafe.
+
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use rustix::process::Signal;
+
+/// 64-bit words of a mask of CPUs (`NR_CPUS` is at most 8,192).
+pub(crate) const CPU_WORDS: usize = 8192 / 64;
+/// 64-bit words of a mask of nodes (`MAX_NUMNODES` is at most 1,024).
+pub(crate) const NODE_WORDS: usize = 1024 / 64;
+
+/// `sched_setaffinity(2)`; thread 0 is the caller.
+#[expect(unsafe_code, reason = "rustix's CpuSet ends at cpu 1023")]
+pub(crate) fn sched_setaffinity(tid: u32, mask: &[u64; CPU_WORDS]) -> io::Result<()> {
+    // SAFETY: the kernel reads `size_of_val(mask)` bytes from a live array of that size and keeps no pointer to it.
+    let result =
+        unsafe { libc::syscall(libc::SYS_sched_setaffinity, tid as libc::pid_t, size_of_val(mask), mask.as_ptr()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// `sched_getaffinity(2)`; thread 0 is the caller.
+#[expect(unsafe_code, reason = "rustix's CpuSet ends at cpu 1023")]
+pub(crate) fn sched_getaffinity(tid: u32) -> io::Result<[u64; CPU_WORDS]> {
+    let mut mask = [0_u64; CPU_WORDS];
+    // SAFETY: the kernel writes at most `size_of_val(&mask)` bytes into a live array of that size; any bits are valid.
+    let result = unsafe {
+        libc::syscall(libc::SYS_sched_getaffinity, tid as libc::pid_t, size_of_val(&mask), mask.as_mut_ptr())
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(mask) }
+}
+
+/// `set_mempolicy(2)` for the calling thread.
+#[expect(unsafe_code, reason = "rustix has no memory policy calls")]
+pub(crate) fn set_mempolicy(mode: i32, mask: &[u64; NODE_WORDS]) -> io::Result<()> {
+    // The kernel reads one bit less than it is told (`get_nodes` in mm/mempolicy.c).
+    let bits = size_of_val(mask) * 8 + 1;
+    // SAFETY: the kernel reads `bits - 1` bits from a live array of that size and keeps no pointer to it.
+    let result = unsafe { libc::syscall(libc::SYS_set_mempolicy, libc::c_long::from(mode), mask.as_ptr(), bits) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// `get_mempolicy(2)` of the calling thread: mode with its flags, and nodes.
+#[expect(unsafe_code, reason = "rustix has no memory policy calls")]
+pub(crate) fn get_mempolicy() -> io::Result<(i32, [u64; NODE_WORDS])> {
+    let mut mode: libc::c_int = 0;
+    let mut mask = [0_u64; NODE_WORDS];
+    let bits = size_of_val(&mask) * 8;
+    let no_address: *const libc::c_void = std::ptr::null();
+    // SAFETY: the kernel writes one int and at most `bits` bits into live values of those sizes; the address is unused
+    // without MPOL_F_ADDR.
+    let result = unsafe {
+        libc::syscall(libc::SYS_get_mempolicy, &raw mut mode, mask.as_mut_ptr(), bits, no_address, 0 as libc::c_ulong)
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok((mode, mask)) }
+}
+
+/// Has the child killed by the kernel when the thread that spawns it ends.
+#[expect(unsafe_code, reason = "the signal can only be asked for by the child itself, between fork and exec")]
+pub(crate) fn kill_with_parent(command: &mut Command) {
+    let parent = rustix::process::getpid();
+    let ask = move || {
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        // The parent may have ended before the child asked.
+        if rustix::process::getppid() == Some(parent) { Ok(()) } else { Err(orphaned()) }
+    };
+    // SAFETY: the closure makes two system calls (prctl, getppid), which are async-signal-safe, allocates nothing and
+    // takes no lock.
+    unsafe { command.pre_exec(ask) };
+}
+
+fn orphaned() -> io::Error {
+    io::Error::from_raw_os_error(libc::ECHILD)
+}
