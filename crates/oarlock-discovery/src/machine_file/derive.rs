@@ -1,0 +1,109 @@
+//! What one stated fact implies of another that is missing.
+
+use std::collections::BTreeMap;
+
+use oarlock_core::CpuSet;
+use oarlock_core::machine::{Node, Package};
+
+use super::Problem;
+use super::gpus::RawGpu;
+use super::read::RawNode;
+
+/// NVIDIA's driver reserves eight nodes for each GPU whose memory is NUMA nodes: the first is the GPU's memory, the other
+/// seven are for its MIG instances and stay empty without them.
+const NODES_PER_GPU: u32 = 8;
+
+/// A printed GPU NUMA id names the node that is the GPU's memory. The seven after it, where the file says nothing of them,
+/// are the ones reserved with it.
+pub(super) fn gpu_memory(nodes: &mut [RawNode], gpus: &mut [RawGpu], warnings: &mut Vec<String>) {
+    for gpu in gpus {
+        let Some(id) = gpu.printed_memory_node.filter(|_| gpu.memory_node.is_none()) else { continue };
+        match nodes.iter_mut().find(|node| node.id == id) {
+            None => {
+                warnings
+                    .push(format!("gpu {}: its gpu numa id {id} is not among the nodes; it is left out", gpu.index));
+            }
+            Some(node) if node.cpus.as_ref().is_some_and(|cpus| !cpus.is_empty()) => {
+                warnings.push(format!("gpu {}: its gpu numa id {id} is a node with cpus; it is left out", gpu.index));
+            }
+            Some(node) => {
+                node.gpu_memory = true;
+                node.cpus = Some(CpuSet::new());
+                gpu.memory_node = Some(id);
+            }
+        }
+    }
+    let memory: Vec<u32> = nodes.iter().filter(|node| node.gpu_memory).map(|node| node.id).collect();
+    for node in nodes.iter_mut().filter(|node| node.cpus.is_none() && node.memory_mb.is_none()) {
+        if memory.iter().any(|first| node.id > *first && node.id - first < NODES_PER_GPU) {
+            (node.gpu_memory, node.cpus, node.memory_mb) = (true, Some(CpuSet::new()), Some(0));
+        }
+    }
+}
+
+/// A node without a `cpulist` has the CPUs that the GPUs on it are near to. A node that no GPU tells of is refused.
+pub(super) fn node_cpus(nodes: &[RawNode], gpus: &[RawGpu]) -> Result<Vec<Node>, Problem> {
+    let mut near: BTreeMap<u32, CpuSet> = BTreeMap::new();
+    for gpu in gpus {
+        if let (Some(node), Some(affinity)) = (gpu.node, &gpu.affinity) {
+            near.entry(node).or_default().extend(affinity);
+        }
+    }
+    nodes
+        .iter()
+        .map(|node| {
+            let cpus = node.cpus.clone().or_else(|| near.remove(&node.id));
+            Ok(Node {
+                id: node.id,
+                cpus: cpus.ok_or(Problem::NoCpulist { node: node.id })?,
+                memory_mb: node.memory_mb,
+                gpu_memory: node.gpu_memory,
+            })
+        })
+        .collect()
+}
+
+/// Without SMT each CPU is a core. With two threads a core, x86 numbers all first threads of a node in one run and all
+/// second ones in another, in the same order.
+pub(super) fn cores(nodes: &[Node], smt: Option<u64>, warnings: &mut Vec<String>) -> Option<Vec<CpuSet>> {
+    match smt {
+        Some(1) => Some(nodes.iter().flat_map(|node| node.cpus.iter()).map(CpuSet::of).collect()),
+        Some(2) | None => {
+            let pairs: Option<Vec<Vec<CpuSet>>> =
+                nodes.iter().filter(|node| !node.cpus.is_empty()).map(|node| two_runs(&node.cpus)).collect();
+            let cores: Vec<CpuSet> = pairs?.into_iter().flatten().collect();
+            if smt.is_none() {
+                warnings.push(
+                    "smt is not stated: each node's cpus are two runs of one length, taken as the first and second \
+                     threads of its cores"
+                        .to_owned(),
+                );
+            }
+            Some(cores)
+        }
+        Some(_) => None,
+    }
+}
+
+fn two_runs(cpus: &CpuSet) -> Option<Vec<CpuSet>> {
+    let ids: Vec<u32> = cpus.iter().collect();
+    let breaks: Vec<usize> = (1..ids.len()).filter(|&at| ids[at] != ids[at - 1] + 1).collect();
+    match breaks[..] {
+        [middle] if middle * 2 == ids.len() => {
+            let (first, second) = ids.split_at(middle);
+            Some(first.iter().zip(second).map(|(&a, &b)| [a, b].into_iter().collect()).collect())
+        }
+        _ => None,
+    }
+}
+
+/// Packages by the nodes' `socket`, where every node with CPUs has one.
+pub(super) fn packages(raw: &[RawNode], nodes: &[Node]) -> Option<Vec<Package>> {
+    let mut packages: BTreeMap<u32, CpuSet> = BTreeMap::new();
+    for (raw, node) in raw.iter().zip(nodes) {
+        if !node.cpus.is_empty() {
+            packages.entry(raw.socket?).or_default().extend(&node.cpus);
+        }
+    }
+    Some(packages.into_iter().map(|(id, cpus)| Package { id, cpus }).collect())
+}
