@@ -112,7 +112,7 @@ pub fn plan(machine: &Machine, ledger: &Ledger, request: &Request) -> Result<Pla
         .map(|((seat, place), mems)| RankPlan {
             rank: seat.rank,
             gpus: seat.gpus.iter().map(|gpu| gpu.index).collect(),
-            cpu_nodes: place.cpus.as_ref().map(|cpus| machine.nodes_of(cpus)).unwrap_or_default(),
+            cpu_nodes: place.cpus.as_ref().map(|cpus| ground.nodes_of(cpus)).unwrap_or_default(),
             gpu_mems: if mems.is_some() { ground.gpu_mems(seat, &seats) } else { NodeSet::new() },
             omp_threads: omp(place.cpus.as_ref()),
             cpus: place.cpus,

@@ -412,10 +412,11 @@ fn none_leaves_everything_as_it_is() {
     assert_eq!((plan.container.cpus.to_string(), plan.container.mems.to_string()), ("0-15".into(), "0-1".into()));
 }
 
+type Break = Box<dyn Fn(&mut Machine)>;
+
 #[test]
 fn contradicting_machines_are_no_machines() {
     let good = two_socket();
-    type Break = Box<dyn Fn(&mut Machine)>;
     let broken: Vec<(&str, Break)> = vec![
         ("no NUMA node", Box::new(|m| m.nodes.clear())),
         ("no node has a cpu", Box::new(|m| m.nodes.iter_mut().for_each(|n| n.cpus = CpuSet::new()))),

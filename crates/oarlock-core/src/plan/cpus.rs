@@ -72,9 +72,11 @@ pub(super) fn check_length(
 
 /// Rank r of n is on node number ⌊r·k/n⌋ of the k nodes with allowed CPUs.
 pub(super) fn in_block_order(ground: &Ground<'_>, rank: u32, ranks: usize) -> Home {
-    let nodes: Vec<u32> = ground.nodes_with_cpus().map(|(node, _)| node.id).collect();
-    let node = nodes[rank as usize * nodes.len() / ranks];
-    Home { nodes: NodeSet::of(node), words: crate::explain::block_order(rank, ranks, &nodes.into_iter().collect()) }
+    let number = rank as usize * ground.roomy.len() / ranks;
+    Home {
+        nodes: ground.roomy.iter().nth(number).into_iter().collect(),
+        words: crate::explain::block_order(rank, ranks, &ground.roomy),
+    }
 }
 
 /// Where a rank is at home: the CPU-bearing nodes of its GPUs, with allowed CPUs; in block order where the container has
@@ -114,22 +116,21 @@ fn gpu_home(ground: &Ground<'_>, gpu: &SeatGpu<'_>) -> Result<(NodeSet, String, 
         Locality::Unknown { why } => return Err(why.clone()),
     };
     let said = format!("{} is on node {own}{}", gpu.name(), crate::explain::evidence(evidence));
-    let bearing: NodeSet = ground.machine.nodes.iter().filter(|n| !n.cpus.is_empty()).map(|n| n.id).collect();
-    let allowed: NodeSet = ground.nodes_with_cpus().map(|(node, _)| node.id).collect();
+    let (bearing, allowed) = (&ground.bearing, &ground.roomy);
     if allowed.contains(own) {
         return Ok((NodeSet::of(own), said, None));
     }
     if bearing.contains(own) {
-        let nearest = ground.nearest(own, &allowed);
+        let nearest = ground.nearest(own, allowed);
         let text = format!("{said}, where no cpu is allowed; node {nearest} is the nearest with allowed cpus");
         return Ok((nearest, text.clone(), Some(text)));
     }
-    let nearest = ground.nearest(own, &bearing);
+    let nearest = ground.nearest(own, bearing);
     let said = format!("{said}, which has no cpus; node {nearest} is the nearest that has");
-    if nearest.intersects(&allowed) {
-        return Ok((nearest.intersection(&allowed), said, None));
+    if nearest.intersects(allowed) {
+        return Ok((nearest.intersection(allowed), said, None));
     }
-    let next = ground.nearest(own, &allowed);
+    let next = ground.nearest(own, allowed);
     let text = format!("{said}, where no cpu is allowed; node {next} is the nearest with allowed cpus");
     Ok((next, text.clone(), Some(text)))
 }
@@ -302,7 +303,7 @@ impl Sockets {
                     .find(|package| allowed.first().is_some_and(|cpu| package.cpus.contains(cpu)))
                     .map(|package| package.id),
                 // One node is one socket at most.
-                None if ground.machine.nodes.iter().filter(|node| !node.cpus.is_empty()).count() == 1 => Some(0),
+                None if ground.bearing.len() == 1 => Some(0),
                 None => None,
             };
             let package = package.ok_or_else(|| ground.missing("cpu-map", value, "packages"))?;

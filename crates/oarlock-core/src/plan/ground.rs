@@ -19,8 +19,15 @@ pub(super) struct Ground<'a> {
     pub(super) mems: NodeSet,
     /// Allowed CPUs per node, in the order of the machine's nodes.
     allowed: Vec<CpuSet>,
+    /// The nodes with CPUs.
+    pub(super) bearing: NodeSet,
+    /// The nodes with allowed CPUs.
+    pub(super) roomy: NodeSet,
     /// The allowed memory nodes as stated, for GPU memory.
     stated_mems: Option<&'a NodeSet>,
+    /// The node of each CPU, so that the nodes of a set are found in time that grows with the set and not with the
+    /// machine; `None` where CPUs are in several nodes.
+    node_of: Option<Vec<u32>>,
 }
 
 impl<'a> Ground<'a> {
@@ -40,8 +47,34 @@ impl<'a> Ground<'a> {
         }
         let memory = machine.memory_nodes();
         let mems = request.allowed_mems.as_ref().map_or_else(|| memory.clone(), |mems| mems.intersection(&memory));
-        let allowed = machine.nodes.iter().map(|node| node.cpus.intersection(&cpus)).collect();
-        Ok(Self { machine, ledger, cpus, mems, allowed, stated_mems: request.allowed_mems.as_ref() })
+        let allowed: Vec<CpuSet> = machine.nodes.iter().map(|node| node.cpus.intersection(&cpus)).collect();
+        let bearing = machine.nodes.iter().filter(|node| !node.cpus.is_empty()).map(|node| node.id).collect();
+        let with_room = machine.nodes.iter().zip(&allowed).filter(|(_, cpus)| !cpus.is_empty());
+        let roomy = with_room.map(|(node, _)| node.id).collect();
+        Ok(Self {
+            machine,
+            ledger,
+            cpus,
+            mems,
+            allowed,
+            bearing,
+            roomy,
+            stated_mems: request.allowed_mems.as_ref(),
+            node_of: node_of(machine, &online),
+        })
+    }
+
+    /// The nodes that hold any of these CPUs.
+    pub(super) fn nodes_of(&self, cpus: &CpuSet) -> NodeSet {
+        match &self.node_of {
+            Some(table) => cpus.iter().filter_map(|cpu| table.get(cpu as usize).copied()).collect(),
+            None => self.machine.nodes_of(cpus),
+        }
+    }
+
+    /// Whether some CPUs are in several nodes, as firmware has it now and then.
+    fn nodes_share_cpus(&self) -> bool {
+        self.node_of.is_none()
     }
 
     /// The allowed CPUs of a node; `None` for a node that is not there.
@@ -100,15 +133,12 @@ impl<'a> Ground<'a> {
     /// Warnings about the ground itself.
     pub(super) fn warnings(&self, request: &Request) -> Vec<Warning> {
         let mut warnings = Vec::new();
-        if self.allowed.iter().map(CpuSet::len).sum::<usize>() > self.cpus.len() {
+        if self.nodes_share_cpus() {
             warnings.push(Warning::NodesShareCpus);
         }
         if request.allowed_cpus.is_some() && request.allowed_mems.is_some() {
-            let with_cpus: NodeSet = self.nodes_with_cpus().map(|(node, _)| node.id).collect();
-            let without_cpus: NodeSet =
-                self.machine.nodes.iter().filter(|node| node.cpus.is_empty()).map(|node| node.id).collect();
-            let mems_only = self.mems.difference(&with_cpus).difference(&without_cpus);
-            let cpus_only = with_cpus.intersection(&self.machine.memory_nodes()).difference(&self.mems);
+            let mems_only = self.mems.intersection(&self.bearing).difference(&self.roomy);
+            let cpus_only = self.roomy.intersection(&self.machine.memory_nodes()).difference(&self.mems);
             if !mems_only.is_empty() || !cpus_only.is_empty() {
                 warnings.push(Warning::AllowedSetsPart { mems_only, cpus_only });
             }
@@ -128,4 +158,20 @@ impl<'a> Ground<'a> {
             format!("the description of machine \"{}\" does not say its {what}", self.machine.name),
         )
     }
+}
+
+fn node_of(machine: &Machine, online: &CpuSet) -> Option<Vec<u32>> {
+    if machine.nodes.iter().map(|node| node.cpus.len()).sum::<usize>() > online.len() {
+        return None;
+    }
+    let mut table = Vec::new();
+    for node in &machine.nodes {
+        for cpu in node.cpus.iter() {
+            if table.len() <= cpu as usize {
+                table.resize(cpu as usize + 1, u32::MAX);
+            }
+            table[cpu as usize] = node.id;
+        }
+    }
+    Some(table)
 }

@@ -50,7 +50,7 @@ fn near(
     warnings: &mut Vec<Warning>,
 ) -> Option<NodeSet> {
     if let Some(cpus) = &place.cpus {
-        return Some(ground.machine.nodes_of(cpus));
+        return Some(ground.nodes_of(cpus));
     }
     if request.cpu_map != CpuMap::None {
         // Unbound, and already said so.
