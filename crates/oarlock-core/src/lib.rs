@@ -4,11 +4,13 @@
 
 pub mod explain;
 pub mod idset;
+pub mod launcher;
 pub mod ledger;
 pub mod locality;
 pub mod machine;
 pub mod pci;
 pub mod plan;
+pub mod rankenv;
 pub mod refusal;
 pub mod request;
 
