@@ -6,7 +6,11 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
+use crate::capture::Capture;
 use crate::failure::Failure;
+use crate::output::Format;
+use crate::plan::PlanCommand;
+use crate::topology::Topology;
 
 /// Holds every rank of a training job at the CPUs and memory next to its GPU.
 #[derive(Debug, Parser)]
@@ -17,16 +21,28 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Topology(Topology),
+    Plan(PlanCommand),
+    Capture(Capture),
+}
 
 impl Command {
     /// Whether a refusal is printed as JSON.
     fn json(&self) -> bool {
-        match *self {}
+        match self {
+            Self::Topology(command) => command.format == Format::Json,
+            Self::Plan(command) => command.format == Format::Json,
+            Self::Capture(_) => false,
+        }
     }
 
     fn run(self) -> Result<ExitCode, Failure> {
-        match self {}
+        match self {
+            Self::Topology(command) => command.run(),
+            Self::Plan(command) => command.run(),
+            Self::Capture(command) => command.run(),
+        }
     }
 }
 

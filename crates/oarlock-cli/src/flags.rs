@@ -26,9 +26,6 @@ pub(crate) struct MapFlags {
     /// Per rank, positions among those GPUs: 0,1;2,3
     #[arg(long, value_name = "LIST")]
     pub(crate) rank_gpus: Option<String>,
-    /// CPUs kept for the system, in the kernel's list form
-    #[arg(long, value_name = "LIST")]
-    pub(crate) reserved_cpus: Option<String>,
     /// Hardware threads of a core: all, or one
     #[arg(long, value_name = "all|one")]
     pub(crate) smt: Option<String>,
@@ -59,9 +56,6 @@ impl MapFlags {
         }
         if let Some(gpus) = &self.gpus {
             request.gpus = parse_gpus(gpus)?;
-        }
-        if let Some(reserved) = &self.reserved_cpus {
-            request.reserved_cpus = parse_cpus("--reserved-cpus", reserved)?;
         }
         Ok(request)
     }

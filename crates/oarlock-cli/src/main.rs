@@ -1,11 +1,14 @@
 //! `oarlock`: see the machine, plan the ranks, run them bound, verify them.
 
+mod capture;
 mod cli;
 mod failure;
 mod flags;
-#[allow(dead_code, reason = "the commands that print are being written")]
+mod output;
+mod plan;
 mod render;
-#[allow(dead_code, reason = "the command that reads files of objects is being written")]
+mod source;
+mod topology;
 mod workload;
 
 fn main() -> std::process::ExitCode {

@@ -108,6 +108,19 @@ pub enum Warning {
     },
     /// `OMP_NUM_THREADS` cannot be derived.
     CoresUnknown,
+    /// What the source of the machine makes doubtful, in its own words.
+    Source(String),
+}
+
+impl Warning {
+    /// Whether this is why the rank stays unbound.
+    pub(crate) fn leaves_unbound(&self, of: u32) -> bool {
+        match self {
+            Self::LocalityUnknown { rank, .. } | Self::RankWithoutGpu { rank } => *rank == of,
+            Self::NoMemoryAllowed => true,
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for Reason {
@@ -167,6 +180,7 @@ impl fmt::Display for Warning {
                 f,
                 "which {count} of the machine's {of} GPUs the container will get is not known: planned with the first"
             ),
+            Self::Source(text) => f.write_str(text),
             Self::CoresUnknown => {
                 f.write_str("OMP_NUM_THREADS stays unset: the description of this machine does not say its cores")
             }

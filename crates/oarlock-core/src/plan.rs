@@ -15,7 +15,7 @@ use crate::idset::{CpuSet, NodeSet};
 use crate::ledger::Ledger;
 use crate::machine::Machine;
 use crate::refusal::Refusal;
-use crate::request::{MemMap, MemPolicy, OmpThreads, Request, Smt};
+use crate::request::{CpuMap, MemMap, MemPolicy, OmpThreads, OnFailure, Request, Smt};
 
 use cpus::CoreTable;
 use ground::Ground;
@@ -120,6 +120,7 @@ pub fn plan(machine: &Machine, ledger: &Ledger, request: &Request) -> Result<Pla
             reason: place.reason,
         })
         .collect();
+    refuse_unbound(&ranks, &warnings, request)?;
     let container = container(&ground, &ranks, request);
     Ok(Plan {
         machine: machine.name.clone(),
@@ -130,6 +131,25 @@ pub fn plan(machine: &Machine, ledger: &Ledger, request: &Request) -> Result<Pla
         ranks,
         warnings,
     })
+}
+
+/// With `on-failure: refuse` a rank that would stay unbound is a refusal.
+fn refuse_unbound(ranks: &[RankPlan], warnings: &[Warning], request: &Request) -> Result<(), Refusal> {
+    if request.on_failure != OnFailure::Refuse {
+        return Ok(());
+    }
+    let unbound = |rank: &&RankPlan| {
+        (request.cpu_map != CpuMap::None && rank.cpus.is_none())
+            || (request.mem_map != MemMap::None && rank.mems.is_none())
+    };
+    match ranks.iter().find(unbound) {
+        None => Ok(()),
+        Some(rank) => {
+            let why = warnings.iter().find(|warning| warning.leaves_unbound(rank.rank));
+            let why = why.map_or_else(|| rank.reason.to_string(), ToString::to_string);
+            Err(Refusal::new("on-failure", "refuse", "with refuse, every rank is bound or nothing starts", why))
+        }
+    }
 }
 
 /// The union over the ranks, where every rank is bound; else all that is allowed. Helpers and the launcher live there.

@@ -53,6 +53,18 @@ fn a_gpu_of_unknown_node_leaves_its_rank_unbound_and_the_container_whole() {
 }
 
 #[test]
+fn where_refusal_was_asked_for_a_rank_that_would_stay_unbound_is_refused() {
+    let machine = machine(&[(0, "0-3"), (1, "4-7")], &[on(0), unknown()]);
+    for map in ["cpu-map", "mem-map"] {
+        let refusal = refused(&machine, &[(map, "auto"), ("on-failure", "refuse")]);
+        assert_eq!(refusal.key, "oarlock.dev/on-failure");
+        assert!(refusal.message.contains("rank 1 stays unbound: gpu 1"), "{refusal}");
+    }
+    planned(&machine, &[("cpu-map", "numa"), ("mem-map", "numa"), ("on-failure", "refuse")]);
+    planned(&machine, &[("on-failure", "refuse")]);
+}
+
+#[test]
 fn ranks_of_a_container_without_gpus_go_in_block_order() {
     let machine = machine(&[(0, "0-3"), (7, "4-7")], &[]);
     for map in ["auto", "numa", "node"] {
