@@ -1,3 +1,69 @@
 //! `cargo xtask`: what a developer or CI runs.
 
-fn main() {}
+mod build;
+mod command;
+mod packages;
+mod progress;
+mod test;
+mod vm;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// What a developer or CI runs.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Format, lints, every test, and the emulated machines
+    Test {
+        /// Leave out what needs emulated machines
+        #[arg(long)]
+        fast: bool,
+    },
+    /// Boot an emulated machine and run a scenario in it, or all that its shape names
+    Vm {
+        /// List the shapes and their scenarios
+        #[arg(long)]
+        list: bool,
+        /// A file of tests/vm/shapes, without its ending
+        #[arg(required_unless_present = "list")]
+        shape: Option<String>,
+        /// A file of tests/vm/scenarios, without its ending
+        scenario: Option<String>,
+    },
+}
+
+impl Task {
+    fn run(self) -> Result<()> {
+        match self {
+            Self::Test { fast } => test::run(fast),
+            Self::Vm { shape: Some(shape), scenario, list: false } => vm::run_one(&shape, scenario.as_deref()),
+            Self::Vm { .. } => vm::list(),
+        }
+    }
+}
+
+/// The repository's root.
+pub(crate) fn workspace() -> PathBuf {
+    let own = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    own.ancestors().nth(2).map_or_else(|| own.clone(), PathBuf::from)
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().task.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! `cargo xtask test`: everything that must hold before a change goes in, in the order in which it fails fastest.
+
+use anyhow::Result;
+
+use crate::build::cargo;
+use crate::command;
+use crate::packages::{self, For};
+use crate::progress::Progress;
+use crate::vm;
+
+/// Runs every check, and stops at the first that fails. `fast` leaves the emulated machines out.
+pub(crate) fn run(fast: bool) -> Result<()> {
+    let mut progress = Progress::begin();
+    progress.step("packages for building");
+    packages::require(&[For::Building])?;
+    for (what, arguments) in [
+        ("format", &["fmt", "--all", "--check"][..]),
+        ("clippy", &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]),
+        // Documentation tests are among them.
+        ("tests", &["test", "--workspace", "--locked", "--quiet"]),
+        ("documentation", &["doc", "--workspace", "--no-deps", "--locked", "--quiet"]),
+    ] {
+        progress.step(format!("{what}: cargo {}", arguments.join(" ")));
+        command::run(cargo().args(arguments).env("RUSTDOCFLAGS", "-D warnings"))?;
+    }
+    if fast {
+        progress.done("passed, without the emulated machines");
+        return Ok(());
+    }
+    vm::run_all(&mut progress)?;
+    progress.done("everything passed");
+    Ok(())
+}

@@ -1,0 +1,35 @@
+# What a scenario can say to the host: one line each on the second serial port. Everything else it prints is on the console.
+. /vm/shape.env
+
+report() {
+    printf '%s\n' "$*" >/dev/ttyS1
+}
+
+# say TEXT...: words for whoever watches.
+say() {
+    report "say $*"
+}
+
+# check NAME EXPECTED SEEN: both must be the same text.
+check() {
+    if [ "$2" = "$3" ]; then
+        report "check pass $1"
+    else
+        report "check fail $1: expected \"$2\", saw \"$3\""
+    fi
+}
+
+# send NAME FILE: the host gets the file under that name.
+send() {
+    { printf 'file %s ' "$1"; base64 -w0 "$2"; echo; } >/dev/ttyS1
+}
+
+# entry INDEX LIST: one entry of a list that is separated by spaces, counted from 0.
+entry() {
+    echo "$2" | cut -d' ' -f$(($1 + 1))
+}
+
+# cpus_of NODE: the CPUs that the shape declares for a node.
+cpus_of() {
+    eval "echo \$NODE_$1_CPUS"
+}
