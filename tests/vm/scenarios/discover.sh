@@ -2,9 +2,13 @@
 # declaration, and plans machine.json a second time.
 . /vm/report.sh
 
+for node in /sys/devices/system/node/node[0-9]*; do
+    check "cpus of ${node##*/}" "$(cpus_of "${node##*node}")" "$(cat "$node/cpulist")"
+    say "${node##*/}: cpus $(cat "$node/cpulist"), distances $(cat "$node/distance"), $(sed -n 's/.*MemTotal: *//p' "$node/meminfo")"
+done
 index=0
 for address in $(echo "$GPUS" | tr , ' '); do
-    check "gpu $index is attached as declared" "$(entry $index "$GPU_NODES")" "$(cat "/sys/bus/pci/devices/$address/numa_node")"
+    check "the node of gpu $index" "$(entry $index "$GPU_NODES")" "$(cat "/sys/bus/pci/devices/$address/numa_node")"
     index=$((index + 1))
 done
 
