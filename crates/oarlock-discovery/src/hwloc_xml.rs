@@ -24,8 +24,16 @@ pub(crate) fn parse(bytes: &[u8], path: &Path) -> Result<Found, DiscoveryError> 
     let text = String::from_utf8_lossy(bytes);
     let text = text.split('\0').next().unwrap_or_default();
     let options = ParsingOptions { allow_dtd: true, nodes_limit: ELEMENT_LIMIT, ..ParsingOptions::default() };
-    let document = Document::parse_with_options(text, options)
-        .map_err(|source| DiscoveryError::Xml { path: path.to_owned(), source })?;
+    let document = Document::parse_with_options(text, options).map_err(|source| match source {
+        // The parser gives this one without its place, which is the end.
+        roxmltree::Error::UnexpectedEndOfStream => DiscoveryError::HwlocXml {
+            path: path.to_owned(),
+            line: text.lines().count() as u32,
+            column: text.lines().last().map_or(0, |line| line.chars().count()) as u32,
+            message: "is not well-formed XML: the file ends in the middle of it".to_owned(),
+        },
+        source => DiscoveryError::Xml { path: path.to_owned(), source },
+    })?;
     Reader { document: &document, path }.read()
 }
 
