@@ -104,3 +104,94 @@ fn device(nodes: &[Node], facts: PciFacts) -> PciDevice {
         local_cpus: facts.locality.local_cpus,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oarlock_core::CpuSet;
+
+    fn cpus(text: &str) -> CpuSet {
+        text.parse().unwrap()
+    }
+
+    fn nodes() -> Vec<Node> {
+        let node = |id, list, gpu_memory| Node { id, cpus: cpus(list), memory_mb: Some(1), gpu_memory };
+        vec![node(0, "0-3", false), node(1, "4-7", false), node(2, "", true)]
+    }
+
+    fn facts(address: &str, numa_node: i64) -> PciFacts {
+        let mut facts = PciFacts::at(address.parse().unwrap());
+        (facts.class, facts.vendor, facts.locality.numa_node) = (Some(0x03_02_00), Some(NVIDIA), Some(numa_node));
+        facts
+    }
+
+    fn nvml(index: u32, address: &str) -> NvmlGpu {
+        NvmlGpu {
+            index,
+            pci: address.parse().unwrap(),
+            uuid: Some(format!("GPU-{index}")),
+            name: Some("NVIDIA H100".to_owned()),
+            memory_node: None,
+            memory_affinity: None,
+        }
+    }
+
+    #[test]
+    fn nvml_gives_index_and_uuid_by_address_and_sysfs_gives_the_node() {
+        let mut warnings = Vec::new();
+        let list = [nvml(1, "00000000:07:00.0"), nvml(0, "0000000F:01:00.0")];
+        let devices = vec![facts("0000:07:00.0", 1), facts("000f:01:00.0", 0)];
+        let (gpus, _) = sort_out(&nodes(), devices, &[], &list, &mut warnings);
+        let found: Vec<_> = gpus
+            .iter()
+            .map(|gpu| (gpu.index, gpu.pci.unwrap().to_string(), gpu.uuid.clone(), gpu.locality.node()))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                (0, "000f:01:00.0".to_owned(), Some("GPU-0".to_owned()), Some(0)),
+                (1, "0000:07:00.0".to_owned(), Some("GPU-1".to_owned()), Some(1)),
+            ]
+        );
+        assert!(warnings.is_empty());
+    }
+
+    #[test]
+    fn nvmls_memory_affinity_counts_only_where_sysfs_is_silent_and_with_one_bit() {
+        let mut warnings = Vec::new();
+        let with = |index, address: &str, nodes: &str| {
+            let mut gpu = nvml(index, address);
+            gpu.memory_affinity = Some(nodes.parse().unwrap());
+            gpu
+        };
+        let list = [with(0, "01:00.0", "1"), with(1, "02:00.0", "0-1"), with(2, "03:00.0", "1")];
+        let devices = vec![facts("01:00.0", -1), facts("02:00.0", -1), facts("03:00.0", 0)];
+        let (gpus, _) = sort_out(&nodes(), devices, &[], &list, &mut warnings);
+        assert_eq!(gpus[0].locality, Locality::Node { node: 1, from: Evidence::Nvml });
+        assert_eq!(gpus[1].locality.node(), None);
+        assert_eq!(gpus[2].locality, Locality::Node { node: 0, from: Evidence::NumaNode });
+    }
+
+    #[test]
+    fn nvmls_numa_node_id_is_the_gpus_memory_and_never_the_node_to_run_on() {
+        let mut warnings = Vec::new();
+        let (mut grace, mut wrong) = (nvml(0, "01:00.0"), nvml(1, "02:00.0"));
+        (grace.memory_node, wrong.memory_node) = (Some(2), Some(1));
+        let devices = vec![facts("01:00.0", 0), facts("02:00.0", 0)];
+        let (gpus, _) = sort_out(&nodes(), devices, &[], &[grace, wrong], &mut warnings);
+        let found: Vec<_> = gpus.iter().map(|gpu| (gpu.locality.node(), gpu.memory_node)).collect();
+        // Node 1 has CPUs: it is no GPU's memory.
+        assert_eq!(found, [(Some(0), Some(2)), (Some(0), None)]);
+    }
+
+    #[test]
+    fn a_gpu_that_nvml_lost_keeps_its_place_after_those_it_knows() {
+        let mut warnings = Vec::new();
+        let devices = vec![facts("01:00.0", 0), facts("02:00.0", 1), facts("03:00.0", 1)];
+        let list = [nvml(0, "02:00.0"), nvml(2, "03:00.0"), nvml(5, "09:00.0")];
+        let (gpus, _) = sort_out(&nodes(), devices, &[], &list, &mut warnings);
+        let found: Vec<_> = gpus.iter().map(|gpu| (gpu.index, gpu.pci.unwrap().bus)).collect();
+        assert_eq!(found, [(0, 2), (2, 3), (5, 9), (6, 1)]);
+        assert_eq!(warnings, ["NVML knows gpu 5 at 0000:09:00.0, where sysfs has no device"]);
+    }
+}

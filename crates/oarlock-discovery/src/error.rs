@@ -42,7 +42,17 @@ pub enum DiscoveryError {
     /// A file of no known kind.
     #[error("{} is neither a machine file (JSON), an hwloc export (XML) nor a folder with sys/", .0.display())]
     UnknownKind(PathBuf),
-    /// XML that is cut or malformed; the cause names line and column.
+    /// XML that ends too early.
+    #[error("{} is not well-formed XML: it is cut at line {line}, column {column}", path.display())]
+    XmlCut {
+        /// The file.
+        path: PathBuf,
+        /// The last line, from 1.
+        line: usize,
+        /// The column after its last character, from 1.
+        column: usize,
+    },
+    /// XML that is malformed; the cause names line and column.
     #[error("{} is not well-formed XML", path.display())]
     Xml {
         /// The file.

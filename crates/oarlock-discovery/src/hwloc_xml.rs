@@ -24,17 +24,22 @@ pub(crate) fn parse(bytes: &[u8], path: &Path) -> Result<Found, DiscoveryError> 
     let text = String::from_utf8_lossy(bytes);
     let text = text.split('\0').next().unwrap_or_default();
     let options = ParsingOptions { allow_dtd: true, nodes_limit: ELEMENT_LIMIT, ..ParsingOptions::default() };
-    let document = Document::parse_with_options(text, options).map_err(|source| match source {
-        // The parser gives this one without its place, which is the end.
-        roxmltree::Error::UnexpectedEndOfStream => DiscoveryError::HwlocXml {
-            path: path.to_owned(),
-            line: text.lines().count() as u32,
-            column: text.lines().last().map_or(0, |line| line.chars().count()) as u32,
-            message: "is not well-formed XML: the file ends in the middle of it".to_owned(),
-        },
-        source => DiscoveryError::Xml { path: path.to_owned(), source },
-    })?;
+    let document = Document::parse_with_options(text, options).map_err(|source| malformed(source, text, path))?;
     Reader { document: &document, path }.read()
+}
+
+/// The parser gives no place for what is missing at the end.
+fn malformed(source: roxmltree::Error, text: &str, path: &Path) -> DiscoveryError {
+    use roxmltree::Error::{NoRootNode, UnclosedRootNode, UnexpectedEndOfStream};
+    let path = path.to_owned();
+    match source {
+        NoRootNode | UnclosedRootNode | UnexpectedEndOfStream => {
+            let last = text.rsplit('\n').next().unwrap_or_default();
+            let line = text.bytes().filter(|&byte| byte == b'\n').count() + 1;
+            DiscoveryError::XmlCut { path, line, column: last.chars().count() + 1 }
+        }
+        source => DiscoveryError::Xml { path, source },
+    }
 }
 
 /// The document with the path for errors.
@@ -66,7 +71,7 @@ impl<'a> Reader<'a> {
         let mut nodes = self.nodes(&mut warnings)?;
         let distances = self.distances(&nodes)?;
         let memory = self.gpu_memory(&mut nodes)?;
-        let facts = self.pci()?;
+        let facts = self.pci(&mut warnings)?;
         let (gpus, devices) = devices::sort_out(&nodes, facts, &memory, &[], &mut warnings);
         let machine = Machine {
             name: self.name(top),

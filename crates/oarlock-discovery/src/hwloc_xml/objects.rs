@@ -1,5 +1,7 @@
 //! Distances, PCI devices and GPU memory in hwloc's XML.
 
+use std::collections::BTreeMap;
+
 use oarlock_core::CpuSet;
 use oarlock_core::locality::LocalityFacts;
 use oarlock_core::machine::Node;
@@ -70,9 +72,26 @@ impl<'a> Reader<'a> {
         Ok(memory)
     }
 
-    /// The PCI devices. Bridges are objects of another type.
-    pub(super) fn pci(&self) -> Result<Vec<PciFacts>, DiscoveryError> {
-        self.objects("PCIDev").map(|element| self.pci_device(element)).collect()
+    /// The PCI devices. Bridges are objects of another type. Of two devices at one address, as in files that were edited,
+    /// the one that the operating system has a name for is taken, else the first.
+    pub(super) fn pci(&self, warnings: &mut Vec<String>) -> Result<Vec<PciFacts>, DiscoveryError> {
+        let mut devices: BTreeMap<PciAddress, PciFacts> = BTreeMap::new();
+        for element in self.objects("PCIDev") {
+            let device = self.pci_device(element)?;
+            let Some(other) = devices.get(&device.address) else {
+                devices.insert(device.address, device);
+                continue;
+            };
+            let named = if other.name.is_none() && device.name.is_some() { &device } else { other };
+            warnings.push(format!(
+                "two devices are at {}: the one of class {:04x} is taken",
+                device.address,
+                named.class.unwrap_or(0) >> 8
+            ));
+            let named = named.clone();
+            devices.insert(named.address, named);
+        }
+        Ok(devices.into_values().collect())
     }
 
     fn pci_device(&self, element: Element<'a, 'a>) -> Result<PciFacts, DiscoveryError> {

@@ -65,7 +65,6 @@ fn extra(file: Fields, smt: Option<u64>, cpus_total: Option<u64>) -> serde_json:
     let mut extra = file.rest();
     extra.extend(smt.map(|smt| ("smt".to_owned(), smt.into())));
     extra.extend(cpus_total.map(|total| ("cpus_total".to_owned(), total.into())));
-    extra.retain(|_, value| !value.is_null());
     extra
 }
 

@@ -51,9 +51,8 @@ pub fn write(machine: &Machine, extra: &Map<String, Value>) -> String {
     );
     file.insert("gpus".to_owned(), machine.gpus.iter().map(gpu).collect());
     file.insert("devices".to_owned(), machine.devices.iter().map(device).collect());
-    for (name, value) in extra {
-        file.entry(name.clone()).or_insert_with(|| value.clone());
-    }
+    // What the source stated of the whole counts before what the parts add up to.
+    file.extend(extra.clone());
     let mut text = serde_json::to_string_pretty(&file).unwrap_or_default();
     text.push('\n');
     text
