@@ -238,7 +238,7 @@ impl<K: Kind> IdSet<K> {
     ///
     /// hwloc's infinite masks (`0xf...f`) are refused: no machine has infinitely many CPUs.
     pub fn from_mask(text: &str) -> Result<Self, ParseMaskError> {
-        let error = || ParseMaskError { text: text.to_owned(), noun: K::NOUN, limit: K::LIMIT };
+        let error = || ParseMaskError { text: shown(text), noun: K::NOUN, limit: K::LIMIT };
         let mut set = Self::new();
         let text = text.trim();
         if text.is_empty() {
@@ -286,13 +286,22 @@ impl<K: Kind> FromStr for IdSet<K> {
             let (first, last) = parse_entry::<K>(entry, at)?;
             for id in first..=last {
                 if set.contains(id) {
-                    return Err(ParseIdSetError::Overlap { entry: entry.to_owned(), at, noun: K::NOUN });
+                    return Err(ParseIdSetError::Overlap { entry: shown(entry), at, noun: K::NOUN });
                 }
                 set.insert(id);
             }
             at += entry.chars().count() + 1;
         }
         Ok(set)
+    }
+}
+
+/// A text as an error shows it: a hostile file can hold an entry of any length.
+pub(crate) fn shown(text: &str) -> String {
+    const LIMIT: usize = 60;
+    match text.char_indices().nth(LIMIT) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 
@@ -303,10 +312,10 @@ fn parse_entry<K: Kind>(entry: &str, at: usize) -> Result<(u32, u32), ParseIdSet
     let (first, last) = entry.split_once('-').unwrap_or((entry, entry));
     let number = |digits: &str| {
         if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-            return Err(ParseIdSetError::NotANumber { entry: entry.to_owned(), at, noun: K::NOUN });
+            return Err(ParseIdSetError::NotANumber { entry: shown(entry), at, noun: K::NOUN });
         }
         digits.parse::<u32>().ok().filter(|&id| id < K::LIMIT).ok_or_else(|| ParseIdSetError::TooLarge {
-            entry: entry.to_owned(),
+            entry: shown(entry),
             at,
             noun: K::NOUN,
             limit: K::LIMIT,
@@ -314,7 +323,7 @@ fn parse_entry<K: Kind>(entry: &str, at: usize) -> Result<(u32, u32), ParseIdSet
     };
     let (first, last) = (number(first)?, number(last)?);
     if first > last {
-        return Err(ParseIdSetError::Reversed { entry: entry.to_owned(), at, noun: K::NOUN });
+        return Err(ParseIdSetError::Reversed { entry: shown(entry), at, noun: K::NOUN });
     }
     Ok((first, last))
 }

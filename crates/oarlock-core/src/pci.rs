@@ -29,7 +29,7 @@ impl FromStr for PciAddress {
     /// Parses `domain:bus:device.function` in hexadecimal, of either case and with any number of leading zeros, since
     /// NVML prints eight upper-case domain digits (`0000000F:01:00.0`). A missing domain is 0.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let error = || ParsePciAddressError(text.to_owned());
+        let error = || ParsePciAddressError(crate::idset::shown(text));
         let hex = |digits: &str, limit: u32| {
             (!digits.is_empty() && digits.bytes().all(|b| b.is_ascii_hexdigit()))
                 .then(|| u32::from_str_radix(digits, 16).ok())

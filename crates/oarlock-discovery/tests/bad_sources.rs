@@ -123,7 +123,8 @@ fn hostile_xml_ends_in_an_error_and_not_in_the_memory_or_the_stack() {
     // Entities that multiply.
     let mut text = "<!DOCTYPE topology [<!ENTITY a \"aaaaaaaaaa\">".to_owned();
     for (name, of) in ["b", "c", "d", "e", "f", "g", "h"].iter().zip(["a", "b", "c", "d", "e", "f", "g"]) {
-        text += &format!("<!ENTITY {name} \"{}\">", format!("&{of};").repeat(10));
+        let entity = format!("<!ENTITY {name} \"{}\">", format!("&{of};").repeat(10));
+        text.push_str(&entity);
     }
     text += "]><topology version=\"2.0\"><object type=\"&h;\"/></topology>";
     assert!(xml(&text).starts_with("box.xml is not well-formed XML"), "{}", xml(&text));

@@ -46,6 +46,12 @@ fn what_is_no_list_is_refused_with_its_place() {
 }
 
 #[test]
+fn an_error_shows_the_beginning_of_a_long_entry() {
+    let error = "0-".repeat(1 << 20).parse::<CpuSet>().unwrap_err().to_string();
+    assert!(error.len() < 200 && error.contains("0-0-") && error.contains('…'), "a short error");
+}
+
+#[test]
 fn masks_of_the_kernel_and_of_hwloc_give_the_same_set() {
     assert_eq!(CpuSet::from_mask("ff").unwrap(), cpus("0-7"));
     assert_eq!(CpuSet::from_mask("0000ff00,00000000,00000001\n").unwrap(), cpus("0,72-79"));

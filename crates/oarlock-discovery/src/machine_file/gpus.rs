@@ -58,6 +58,10 @@ impl RawGpu {
 }
 
 impl Captured {
+    pub(super) fn is_stated(&self) -> bool {
+        self.from.is_some()
+    }
+
     fn read(fields: &mut Fields) -> Result<Self, Problem> {
         let place = fields.place("numa_node_from");
         let from = match fields.text("numa_node_from")? {

@@ -44,9 +44,11 @@ pub(super) fn read(bytes: &[u8], default_name: String) -> Result<Found, Problem>
     let nodes = derive::node_cpus(&raw_nodes, &raw_gpus)?;
     check(&nodes, &raw_gpus, cpus_total, nodes_overlap)?;
 
-    let cores = match file.parsed_array("cores", CPU_LIMIT, "a list of cpus")? {
-        Some(cores) => Some(cores),
-        None => derive::cores(&nodes, smt, &mut warnings),
+    // Captured files have cores, or null where the capture could not tell.
+    let cores = if file.has("cores") {
+        file.parsed_array("cores", CPU_LIMIT, "a list of cpus")?
+    } else {
+        derive::cores(&nodes, smt, &mut warnings)
     };
     let l3 = file.parsed_array("l3", CPU_LIMIT, "a list of cpus")?;
     let packages = match packages(&mut file)? {
@@ -165,7 +167,8 @@ fn check(nodes: &[Node], gpus: &[RawGpu], cpus_total: Option<u64>, nodes_overlap
     {
         return Err(Problem::CpusTotal { total, counted: seen.len() });
     }
-    for gpu in gpus {
+    // A captured machine is as its firmware says, right or wrong.
+    for gpu in gpus.iter().filter(|gpu| !gpu.captured.is_stated()) {
         let node = gpu.node.and_then(|id| nodes.iter().find(|node| node.id == id));
         if let (Some(node), Some(affinity)) = (node, &gpu.affinity)
             && !node.cpus.is_empty()
