@@ -43,7 +43,7 @@ pub enum DiscoveryError {
     #[error("{} is neither a machine file (JSON), an hwloc export (XML) nor a folder with sys/", .0.display())]
     UnknownKind(PathBuf),
     /// XML that ends too early.
-    #[error("{} is not well-formed XML: it is cut at line {line}, column {column}", path.display())]
+    #[error("{}:{line}:{column}: the XML is cut here", path.display())]
     XmlCut {
         /// The file.
         path: PathBuf,
