@@ -7,9 +7,11 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use crate::capture::Capture;
+use crate::exec::Exec;
 use crate::failure::Failure;
 use crate::output::Format;
 use crate::plan::PlanCommand;
+use crate::run::Run;
 use crate::topology::Topology;
 
 /// Holds every rank of a training job at the CPUs and memory next to its GPU.
@@ -24,6 +26,8 @@ struct Cli {
 enum Command {
     Topology(Topology),
     Plan(PlanCommand),
+    Run(Run),
+    Exec(Exec),
     Capture(Capture),
 }
 
@@ -33,7 +37,7 @@ impl Command {
         match self {
             Self::Topology(command) => command.format == Format::Json,
             Self::Plan(command) => command.format == Format::Json,
-            Self::Capture(_) => false,
+            Self::Run(_) | Self::Exec(_) | Self::Capture(_) => false,
         }
     }
 
@@ -41,6 +45,8 @@ impl Command {
         match self {
             Self::Topology(command) => command.run(),
             Self::Plan(command) => command.run(),
+            Self::Run(command) => command.run(),
+            Self::Exec(command) => command.run(),
             Self::Capture(command) => command.run(),
         }
     }

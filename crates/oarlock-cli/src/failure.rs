@@ -30,6 +30,13 @@ impl Failure {
         Self::Usage(anyhow::anyhow!("{message}"))
     }
 
+    /// The command that could not be executed, with the exit status that shells give.
+    pub(crate) fn command(program: &std::ffi::OsStr, error: std::io::Error) -> Self {
+        let status = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
+        let what = format!("failed to execute {:?}", program.to_string_lossy());
+        Self::Command { status, error: anyhow::Error::new(error).context(what) }
+    }
+
     /// Prints the one line (or, for a refusal in JSON, the object) and gives the exit status.
     pub(crate) fn report(&self, json: bool) -> ExitCode {
         let (status, line) = match self {
@@ -73,6 +80,6 @@ fn chain(error: &anyhow::Error) -> String {
 }
 
 /// Values come from files, annotations and environments: a line stays one line, and a terminal stays as it was.
-fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

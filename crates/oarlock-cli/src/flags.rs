@@ -59,6 +59,11 @@ impl MapFlags {
         }
         Ok(request)
     }
+
+    /// Whether a map is named at all.
+    pub(crate) fn asks_for_a_map(&self) -> bool {
+        self.cpu_map.is_some() || self.mem_map.is_some()
+    }
 }
 
 /// A CPU list of a flag that is no annotation: a wrong one is a wrong call.

@@ -2,11 +2,14 @@
 
 mod capture;
 mod cli;
+mod exec;
 mod failure;
 mod flags;
+mod job;
 mod output;
 mod plan;
 mod render;
+mod run;
 mod source;
 mod topology;
 mod workload;

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use clap::ValueEnum;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, one_line};
 use crate::render::text::Style;
 
 /// The form of what a command prints.
@@ -33,6 +33,11 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 pub(crate) fn note(text: &str) {
     // Nobody is left to be told that standard error is closed.
     drop(writeln!(io::stderr(), "oarlock: {text}"));
+}
+
+/// Says what a person should know and what ends nothing, likewise.
+pub(crate) fn warn(message: impl std::fmt::Display) {
+    note(&format!("warning: {}", one_line(&message.to_string())));
 }
 
 /// How text on standard output looks.

@@ -25,6 +25,8 @@ pub struct Status {
     pub namespaced: Option<Vec<u32>>,
     /// The number of threads of the process.
     pub threads: Option<u32>,
+    /// The signals that the process ignores: bit `n - 1` is signal `n`.
+    pub signals_ignored: Option<u64>,
     /// The CPUs that the thread may run on: its affinity within its cpuset. `None` on a kernel without cpusets.
     pub cpus_allowed: Option<CpuSet>,
     /// The nodes that its cpuset lets pages come from; its memory policy may narrow that. `None` on a kernel without
@@ -65,6 +67,7 @@ impl Status {
             parent: required("PPid")?.number()?,
             namespaced: field("NSpid").map(|field| field.numbers()).transpose()?,
             threads: field("Threads").map(|field| field.number()).transpose()?,
+            signals_ignored: field("SigIgn").map(|field| field.mask()).transpose()?,
             cpus_allowed: field("Cpus_allowed_list").map(|field| field.set()).transpose()?,
             mems_allowed: field("Mems_allowed_list").map(|field| field.set()).transpose()?,
         })
@@ -87,6 +90,10 @@ impl Field<'_> {
         words.map(|word| word.parse().map_err(|_| self.malformed("numbers"))).collect()
     }
 
+    fn mask(&self) -> Result<u64, ReadError> {
+        u64::from_str_radix(self.value.trim(), 16).map_err(|_| self.malformed("a hexadecimal mask"))
+    }
+
     fn set<T: FromStr<Err: std::fmt::Display>>(&self) -> Result<T, ReadError> {
         self.value.trim().parse().map_err(|error| self.malformed(&format!("a list ({error})")))
     }
@@ -103,7 +110,7 @@ mod tests {
 
     /// Threads differ from the process in every number, so that a wrong line shows.
     const THREAD: &str = "Name:\tpt data: \\n 0\nUmask:\t0022\nState:\tS (sleeping)\nTgid:\t4100\nNgid:\t0\nPid:\t4107\nPPid:\t77\n\
-        TracerPid:\t0\nNSpid:\t4107\t19\t3\nThreads:\t12\nCpus_allowed:\tffff0000,00000000,00ff0000\n\
+        TracerPid:\t0\nNSpid:\t4107\t19\t3\nThreads:\t12\nSigBlk:\t0000000000010000\nSigIgn:\t0000000001001001\nCpus_allowed:\tffff0000,00000000,00ff0000\n\
         Cpus_allowed_list:\t16-23,80-95\nMems_allowed:\t00000000,0000000a\nMems_allowed_list:\t1,3\n";
 
     fn parse(text: &str) -> Result<Status, ReadError> {
@@ -123,6 +130,7 @@ mod tests {
                 parent: 77,
                 namespaced: Some(vec![4107, 19, 3]),
                 threads: Some(12),
+                signals_ignored: Some(0x0100_1001),
                 cpus_allowed: Some("16-23,80-95".parse().unwrap()),
                 mems_allowed: Some("1,3".parse().unwrap()),
             }
@@ -132,7 +140,7 @@ mod tests {
     #[test]
     fn lines_that_a_kernel_leaves_out_are_none() {
         let status = parse("Name:\tinit\nState:\tZ (zombie)\nTgid:\t9\nPid:\t9\nPPid:\t0\n").unwrap();
-        assert_eq!((status.namespaced, status.threads), (None, None));
+        assert_eq!((status.namespaced, status.threads, status.signals_ignored), (None, None, None));
         assert_eq!((status.cpus_allowed.clone(), status.mems_allowed.clone()), (None, None));
         assert!(parse("Name:\tinit\nState:\tZ (zombie)\nTgid:\t9\nPid:\t9\nPPid:\t0\n").unwrap().is_zombie());
     }
