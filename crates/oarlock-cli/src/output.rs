@@ -14,6 +14,8 @@ pub(crate) enum Format {
     Text,
     /// For programs; stable.
     Json,
+    /// For pages: a picture.
+    Svg,
 }
 
 /// Prints to standard output, with a line end. A reader that has gone away has seen enough.

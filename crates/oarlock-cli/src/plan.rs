@@ -95,6 +95,7 @@ fn read_workload(path: &PathBuf) -> Result<Workload, Failure> {
 fn one(found: &Found, plan: &Plan, format: Format) -> Result<String, Failure> {
     Ok(match format {
         Format::Text => render::text::plan(&found.machine, plan, style()),
+        Format::Svg => render::svg::plan(&found.machine, plan),
         Format::Json => serde_json::to_string(plan).context("writing the plan as JSON")?,
     })
 }
@@ -132,13 +133,19 @@ fn many(
                 workload.left_alone.iter().map(|left| json!({ "source": left.source, "why": left.why })).collect();
             Ok(json!({ "plans": plans, "left_alone": left_alone }).to_string())
         }
+        Format::Svg if plans.is_empty() => {
+            Err(Failure::Failed(anyhow::anyhow!("nothing to draw: nothing in the file asks for a plan")))
+        }
+        Format::Svg => {
+            let plans: Vec<_> = plans.iter().map(|(template, plan)| (whose(template), plan)).collect();
+            Ok(render::svg::plans(&found.machine, &plans))
+        }
         Format::Text => {
             let mut parts = Vec::new();
             for (template, plan) in &plans {
-                let replicas = template.replicas.map_or(String::new(), |count| format!(" × {count}"));
                 let notes: String = template.notes.iter().map(|note| format!("note: {note}\n")).collect();
                 let plan = render::text::plan(&found.machine, plan, style());
-                parts.push(format!("{}{replicas}, container {}\n{notes}{plan}", template.source, template.container));
+                parts.push(format!("{}\n{notes}{plan}", whose(template)));
             }
             parts.extend(
                 workload.left_alone.iter().map(|left| format!("{} is left alone: {}\n", left.source, left.why)),
@@ -146,4 +153,10 @@ fn many(
             Ok(parts.join("\n"))
         }
     }
+}
+
+/// `PyTorchJob train/Worker × 3, container pytorch`.
+fn whose(template: &Template) -> String {
+    let replicas = template.replicas.map_or(String::new(), |count| format!(" × {count}"));
+    format!("{}{replicas}, container {}", template.source, template.container)
 }

@@ -31,6 +31,7 @@ impl Topology {
                 &found.warnings,
                 style(),
             ),
+            Format::Svg => render::svg::machine(&found.machine),
             Format::Json => machine_file::write(&found.machine, &found.extra),
         };
         print(&text)?;

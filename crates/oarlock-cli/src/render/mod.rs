@@ -1,5 +1,6 @@
 //! Machines and plans for the eye: text for terminals, SVG for pages.
 
+pub(crate) mod svg;
 pub(crate) mod text;
 mod words;
 

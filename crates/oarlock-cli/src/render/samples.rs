@@ -58,7 +58,7 @@ pub(crate) fn regular(name: &str, shape: Shape) -> Machine {
 fn gpu(index: u32, node: Option<u32>, memory_node: Option<u32>) -> Gpu {
     Gpu {
         index,
-        pci: Some(PciAddress { domain: 0, bus: (7 + 16 * index) as u8, device: 0, function: 0 }),
+        pci: Some(PciAddress { domain: index / 16, bus: (7 + 16 * index) as u8, device: 0, function: 0 }),
         uuid: None,
         model: Some("NVIDIA H100 80GB HBM3".to_owned()),
         locality: match node {

@@ -62,6 +62,13 @@ pub(super) fn summary(machine: &Machine) -> String {
             None => silent.push(format!("{noun}s")),
         }
     }
+    let mut models = machine.gpus.iter().map(|gpu| gpu.model.as_deref());
+    if let Some(Some(model)) = models.next()
+        && models.all(|other| other == Some(model))
+        && let Some(gpus) = parts.last_mut()
+    {
+        *gpus = format!("{gpus} ({})", printable(model, 60));
+    }
     let apart = machine.nodes.iter().filter(|node| node.gpu_memory).count();
     if apart > 0 {
         parts.push(count(apart, "GPU memory node"));
@@ -70,7 +77,23 @@ pub(super) fn summary(machine: &Machine) -> String {
         silent.push("distances".to_owned());
     }
     let stated = parts.join(", ");
-    if silent.is_empty() { stated } else { format!("{stated} (not stated: {})", silent.join(", ")) }
+    if silent.is_empty() { stated } else { format!("{stated}; not stated: {}", silent.join(", ")) }
+}
+
+/// Words in lines of at most so many letters; a longer word is cut.
+pub(super) fn wrapped(text: &str, letters: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        let word = printable(word, letters);
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= letters => {
+                line.push(' ');
+                line.push_str(&word);
+            }
+            _ => lines.push(word),
+        }
+    }
+    lines
 }
 
 #[cfg(test)]
@@ -90,6 +113,13 @@ mod tests {
         ] {
             assert_eq!(memory(mib), text);
         }
+    }
+
+    #[test]
+    fn words_are_laid_in_lines_and_none_is_longer_than_allowed() {
+        assert_eq!(wrapped("one two  three fourteen five", 8), ["one two", "three", "fourteen", "five"]);
+        assert_eq!(wrapped("abcdefghij k", 4), ["abc…", "k"]);
+        assert!(wrapped(" ", 4).is_empty());
     }
 
     #[test]

@@ -38,8 +38,8 @@ fn row(
 }
 
 /// A pod template of one container, in flow style so that it fits any place.
-const TEMPLATE: &str = r#"{metadata: {annotations: {oarlock.dev/cpu-map: auto, oarlock.dev/mem-map: auto}},
-  spec: {containers: [{name: train, resources: {limits: {nvidia.com/gpu: 8, memory: 1Ti}}}]}}"#;
+const TEMPLATE: &str = "{metadata: {annotations: {oarlock.dev/cpu-map: auto, oarlock.dev/mem-map: auto}},
+  spec: {containers: [{name: train, resources: {limits: {nvidia.com/gpu: 8, memory: 1Ti}}}]}}";
 
 fn pod(annotations: &str, spec: &str) -> String {
     format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: p, annotations: {{{annotations}}}}}\nspec: {{{spec}}}\n")
