@@ -13,6 +13,7 @@ use crate::output::Format;
 use crate::plan::PlanCommand;
 use crate::run::Run;
 use crate::topology::Topology;
+use crate::verify::Verify;
 
 /// Holds every rank of a training job at the CPUs and memory next to its GPU.
 #[derive(Debug, Parser)]
@@ -28,6 +29,7 @@ enum Command {
     Plan(PlanCommand),
     Run(Run),
     Exec(Exec),
+    Verify(Verify),
     Capture(Capture),
 }
 
@@ -37,7 +39,7 @@ impl Command {
         match self {
             Self::Topology(command) => command.format == Format::Json,
             Self::Plan(command) => command.format == Format::Json,
-            Self::Run(_) | Self::Exec(_) | Self::Capture(_) => false,
+            Self::Run(_) | Self::Exec(_) | Self::Verify(_) | Self::Capture(_) => false,
         }
     }
 
@@ -47,6 +49,7 @@ impl Command {
             Self::Plan(command) => command.run(),
             Self::Run(command) => command.run(),
             Self::Exec(command) => command.run(),
+            Self::Verify(command) => command.run(),
             Self::Capture(command) => command.run(),
         }
     }

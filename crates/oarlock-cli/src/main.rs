@@ -12,6 +12,7 @@ mod render;
 mod run;
 mod source;
 mod topology;
+mod verify;
 mod workload;
 
 fn main() -> std::process::ExitCode {

@@ -18,6 +18,15 @@ pub(crate) enum Format {
     Svg,
 }
 
+/// The form of what a command prints that has no picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TextOrJson {
+    /// For people.
+    Text,
+    /// For programs; stable.
+    Json,
+}
+
 /// Prints to standard output, with a line end. A reader that has gone away has seen enough.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();

@@ -106,7 +106,7 @@ impl NumaMaps {
     pub(crate) fn read(folder: &Folder) -> Result<Option<Self>, ReadError> {
         let path = folder.path().join("numa_maps");
         let mut maps = Self::default();
-        let read = each_line(folder, &path, &mut |line| {
+        let read = each_line(folder, &path, 64 << 10, &mut |line| {
             maps.add(&Line::parse(line).map_err(|rule| ReadError::malformed(&path, line, rule))?);
             Ok(true)
         })?;
@@ -151,7 +151,8 @@ fn put(by_node: &mut BTreeMap<u32, Pages>, node: u32, count: u64, page_kib: u64)
 pub(crate) fn first_policy(folder: &Folder) -> Result<Option<Policy>, ReadError> {
     let path = folder.path().join("numa_maps");
     let mut policy = None;
-    each_line(folder, &path, &mut |line| {
+    // The kernel counts the pages of as many mappings as it is asked bytes for: a small buffer makes it one.
+    each_line(folder, &path, 64, &mut |line| {
         policy = Some(Line::parse(line).map_err(|rule| ReadError::malformed(&path, line, rule))?.policy);
         Ok(false)
     })?;
@@ -163,12 +164,13 @@ pub(crate) fn first_policy(folder: &Folder) -> Result<Option<Policy>, ReadError>
 fn each_line(
     folder: &Folder,
     path: &Path,
+    buffer: usize,
     take: &mut dyn FnMut(&str) -> Result<bool, ReadError>,
 ) -> Result<bool, ReadError> {
     // A path of 4,096 bytes, each escaped to four, and the numbers of 1,024 nodes.
     const LONGEST: u64 = 64 << 10;
     let Some(file) = folder.file("numa_maps")? else { return Ok(false) };
-    let mut reader = BufReader::new(file);
+    let mut reader = BufReader::with_capacity(buffer, file);
     let mut line = Vec::new();
     loop {
         line.clear();

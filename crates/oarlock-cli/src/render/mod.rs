@@ -2,7 +2,7 @@
 
 pub(crate) mod svg;
 pub(crate) mod text;
-mod words;
+pub(crate) mod words;
 
 #[cfg(test)]
 mod samples;

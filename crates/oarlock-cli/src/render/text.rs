@@ -37,11 +37,11 @@ impl Style {
         if self.color { format!("{style}{text}{style:#}") } else { text.to_owned() }
     }
 
-    fn heading(self, text: &str) -> String {
+    pub(crate) fn heading(self, text: &str) -> String {
         self.paint(anstyle::Style::new().bold(), text)
     }
 
-    fn alarm(self, text: &str) -> String {
+    pub(crate) fn alarm(self, text: &str) -> String {
         self.paint(AnsiColor::Yellow.on_default().bold(), text)
     }
 }
@@ -94,17 +94,19 @@ pub(crate) fn plan(machine: &Machine, plan: &Plan, style: Style) -> String {
 }
 
 /// A table to be: a row that stands out is painted whole.
-struct Section {
-    header: Vec<&'static str>,
-    rows: Vec<Row>,
+pub(crate) struct Section {
+    pub(crate) header: Vec<&'static str>,
+    pub(crate) rows: Vec<Row>,
 }
 
-struct Row {
-    cells: Vec<String>,
-    alarming: bool,
+/// One row of a table, with a cell for every column of the header.
+pub(crate) struct Row {
+    pub(crate) cells: Vec<String>,
+    pub(crate) alarming: bool,
 }
 
-fn section(out: &mut String, section: &Section, style: Style) {
+/// Appends a table after an empty line; nothing where it has no rows.
+pub(crate) fn section(out: &mut String, section: &Section, style: Style) {
     if section.rows.is_empty() {
         return;
     }

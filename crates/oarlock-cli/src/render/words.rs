@@ -4,7 +4,7 @@ use oarlock_core::machine::{Machine, Node};
 
 /// A name from outside, fit for one line of a terminal or a picture: control characters and the marks that turn the
 /// direction of text become a visible stand-in, and at most `most` characters stay.
-pub(super) fn printable(text: &str, most: usize) -> String {
+pub(crate) fn printable(text: &str, most: usize) -> String {
     let mut out: String = text.chars().take(most).map(|c| if is_unsafe(c) { '\u{fffd}' } else { c }).collect();
     if text.chars().nth(most).is_some() {
         out.pop();
