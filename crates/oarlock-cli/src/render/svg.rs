@@ -180,7 +180,7 @@ fn frames(canvas: &mut Canvas, scene: &Scene<'_>, frames: &[Frame<'_>], measures
         let size = block(across, frame_size(node_columns));
         let holes =
             across * frames.len().div_ceil(across) - frames.len() + node_columns * most.div_ceil(node_columns) - most;
-        (size.width / size.height / 1.6).ln().abs() + holes as f64 * 0.1 + f64::from(size.width > WIDE)
+        (size.width / size.height / 2.0).ln().abs() + holes as f64 * 0.25 + f64::from(size.width > WIDE)
     };
     let choices = (1..=frames.len()).flat_map(|across| (1..=most).map(move |columns| (across, columns)));
     let Some((across, node_columns)) = choices.min_by(|a, b| score(a).total_cmp(&score(b))) else {

@@ -15,7 +15,10 @@ fn error(yaml: &str) -> String {
 }
 
 /// Source, container, replicas, ranks, GPUs: what differs between the kinds.
-fn rows(yaml: &str) -> Vec<(String, String, Option<u32>, Option<u32>, u32)> {
+type Row = (String, String, Option<u32>, Option<u32>, u32);
+
+/// The rows of a file, in order.
+fn rows(yaml: &str) -> Vec<Row> {
     let row = |template: Template| {
         let gpus = match template.request.gpus {
             GpuChoice::Count(count) => count,
@@ -27,13 +30,7 @@ fn rows(yaml: &str) -> Vec<(String, String, Option<u32>, Option<u32>, u32)> {
     workload(yaml).templates.into_iter().map(row).collect()
 }
 
-fn row(
-    source: &str,
-    container: &str,
-    replicas: Option<u32>,
-    ranks: Option<u32>,
-    gpus: u32,
-) -> (String, String, Option<u32>, Option<u32>, u32) {
+fn row(source: &str, container: &str, replicas: Option<u32>, ranks: Option<u32>, gpus: u32) -> Row {
     (source.to_owned(), container.to_owned(), replicas, ranks, gpus)
 }
 

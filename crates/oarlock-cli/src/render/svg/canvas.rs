@@ -6,9 +6,10 @@ use svg::Node as _;
 use svg::node::Text;
 use svg::node::element::{Element, Group, Path, Rectangle, Title};
 
-/// The share of the font size that a letter of the sans-serif face takes at most on average, and one of the monospaced
-/// face always takes. There are no font metrics here, so room is kept for the widest usual face.
+/// The shares of the font size that a letter of the sans-serif face takes on average at most, plain and bold, and that
+/// one of the monospaced face always takes. There are no font metrics here, so room is kept for the widest usual face.
 const SANS: f64 = 0.58;
+const BOLD: f64 = 0.66;
 const MONO: f64 = 0.61;
 
 /// A rectangle on the page, in pixels.
@@ -83,8 +84,8 @@ impl Face {
 
     fn letter(self) -> f64 {
         match self {
-            Self::Title => 22.0 * SANS,
-            Self::Strong => 13.0 * (SANS + 0.03),
+            Self::Title => 22.0 * BOLD,
+            Self::Strong => 13.0 * BOLD,
             Self::Plain => 12.0 * SANS,
             Self::Small => 11.0 * SANS,
             Self::Mono => 11.0 * MONO,

@@ -248,7 +248,9 @@ fn tiles(canvas: &mut Canvas, scene: &Scene<'_>, groups: &[Group], measures: &Me
             area.y + row as f64 * (size.height + CACHE_GAP),
             size,
         );
-        canvas.rect("cache", frame, 4.0);
+        if scene.machine.l3.is_some() {
+            canvas.rect("cache", frame, 4.0);
+        }
         for (index, core) in group.cores.iter().enumerate() {
             let (column, row) = (index % measures.tile_columns, index / measures.tile_columns);
             let tile = Area {

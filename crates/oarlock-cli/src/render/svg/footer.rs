@@ -8,6 +8,7 @@ use super::scene::{Detail, Scene};
 use crate::render::{text, words};
 
 const GAP: f64 = 20.0;
+const BETWEEN: f64 = 32.0;
 const LINE: f64 = 20.0;
 const HEADING: f64 = 22.0;
 /// More ranks than this are not listed one by one.
@@ -36,9 +37,9 @@ pub(super) fn draw(canvas: &mut Canvas, scene: &Scene<'_>, area: Area) -> Size {
             (x, y, row) = (area.x, y + row + GAP, 0.0);
         }
         block(canvas, scene, x, y, area.width);
-        x += size.width + 2.0 * GAP;
+        x += size.width + BETWEEN;
         row = row.max(size.height);
-        widest = widest.max(x - 2.0 * GAP - area.x);
+        widest = widest.max(x - BETWEEN - area.x);
     }
     Size { width: widest, height: y + row - area.y }
 }

@@ -309,7 +309,7 @@ fn odd_gpu(gpu: &Gpu, model: Option<String>, lose: bool, without_cpus: usize) ->
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
     fn any_machine_and_any_plan_is_a_whole_picture(machine in machines(), map in 0..4_usize, ranks in 0..40_u32) {
