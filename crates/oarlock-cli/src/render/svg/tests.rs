@@ -142,6 +142,15 @@ fn every_picture_is_well_formed_and_nothing_overlaps_or_leaves_the_page() {
 }
 
 #[test]
+fn the_words_below_a_machine_make_its_page_higher_and_never_wider() {
+    for (name, machine) in all_samples() {
+        let width = |svg: String| number(&Xml::parse(&svg).unwrap().root_element(), "width");
+        let planned = plan(&machine, &samples::planned(&machine, "auto", "auto"));
+        assert!((width(planned) - width(super::machine(&machine))).abs() < 0.1, "{name}");
+    }
+}
+
+#[test]
 fn each_gpu_stands_in_the_card_of_its_node() {
     let machine = samples::odd_nodes();
     let svg = super::machine(&machine);
@@ -164,8 +173,13 @@ fn nodes_without_cpus_and_gpus_without_a_node_are_outside_every_package() {
     for (node, class) in [(0, "package"), (1, "package"), (4, "apart"), (12, "apart")] {
         frame_of(&xml, class, &format!("node {node}"));
     }
+    let [label] = words_at(&xml, "small", "GPU memory: shown apart, never planned")[..] else { panic!("{svg}") };
+    assert!(holds(&frame_of(&xml, "apart", "node 12"), label));
+
     let svg = super::machine(&samples::unknown_gpus());
     let xml = Xml::parse(&svg).unwrap();
+    let [label] = words_at(&xml, "small", "memory without cpus")[..] else { panic!("{svg}") };
+    assert!(holds(&frame_of(&xml, "apart", "node 2"), label));
     for (words, class) in [("gpu 0", "package"), ("gpu 1", "lost"), ("gpu 3", "lost"), ("node 2", "apart")] {
         frame_of(&xml, class, words);
     }
