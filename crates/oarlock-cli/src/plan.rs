@@ -34,7 +34,7 @@ pub(crate) struct PlanCommand {
     /// CPUs kept for the system, in the kernel's list form
     #[arg(long, value_name = "LIST")]
     reserved_cpus: Option<String>,
-    /// A file of Kubernetes objects: Pod, Job, JobSet, StatefulSet, Deployment, `PyTorchJob`, `TrainJob`; - for standard
+    /// A file of Kubernetes objects: Pod, Job, `JobSet`, `StatefulSet`, Deployment, `PyTorchJob`, `TrainJob`; - for standard
     /// input
     #[arg(
         short, long, value_name = "FILE",
@@ -143,9 +143,9 @@ fn many(
         Format::Text => {
             let mut parts = Vec::new();
             for (template, plan) in &plans {
-                let notes: String = template.notes.iter().map(|note| format!("note: {note}\n")).collect();
+                let notes: Vec<String> = template.notes.iter().map(|note| format!("note: {note}\n")).collect();
                 let plan = render::text::plan(&found.machine, plan, style());
-                parts.push(format!("{}\n{notes}{plan}", whose(template)));
+                parts.push(format!("{}\n{}{plan}", whose(template), notes.concat()));
             }
             parts.extend(
                 workload.left_alone.iter().map(|left| format!("{} is left alone: {}\n", left.source, left.why)),
