@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use oarlock_core::explain::Warning;
 use oarlock_discovery::machine_file;
 
 use crate::failure::Failure;
@@ -23,12 +24,16 @@ pub(crate) struct Topology {
 impl Topology {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         let found = self.source.read()?;
+        let mut warnings = found.warnings.clone();
+        if found.machine.cores_assumed {
+            warnings.push(Warning::CoresAssumed.to_string());
+        }
         let text = match self.format {
             Format::Text => render::text::topology(
                 &found.machine,
                 found.allowed.cpus.as_ref(),
                 found.allowed.mems.as_ref(),
-                &found.warnings,
+                &warnings,
                 style(),
             ),
             Format::Svg => render::svg::machine(&found.machine),

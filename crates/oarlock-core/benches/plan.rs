@@ -20,6 +20,7 @@ fn machine(nodes: u32, cpus: u32, gpus: u32) -> Machine {
             .map(|id| Node { id, cpus: threads(id * per_node, per_node), memory_mb: Some(64 << 10), gpu_memory: false })
             .collect(),
         cores: Some((0..cores).map(|core| threads(core, 1)).collect()),
+        cores_assumed: false,
         l3: Some((0..cores).step_by(4).map(|core| threads(core, 4)).collect()),
         packages: Some(vec![Package { id: 0, cpus: threads(0, cores) }]),
         distances: Some((0..nodes).map(|from| (0..nodes).map(|to| 10 + 2 * from.abs_diff(to)).collect()).collect()),

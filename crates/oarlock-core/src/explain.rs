@@ -108,6 +108,8 @@ pub enum Warning {
     },
     /// `OMP_NUM_THREADS` cannot be derived.
     CoresUnknown,
+    /// The plan rests on cores that are read off the numbering of the CPUs.
+    CoresAssumed,
     /// What the source of the machine makes doubtful, in its own words.
     Source(String),
 }
@@ -179,6 +181,9 @@ impl fmt::Display for Warning {
             Self::GpusNotKnown { count, of } => write!(
                 f,
                 "which {count} of the machine's {of} GPUs the container will get is not known: planned with the first"
+            ),
+            Self::CoresAssumed => f.write_str(
+                "the description of this machine does not say its cores: the two runs of cpus of each node are taken as the first and second threads of its cores",
             ),
             Self::Source(text) => f.write_str(text),
             Self::CoresUnknown => {

@@ -14,6 +14,8 @@ pub struct Machine {
     /// The online physical cores, each as the set of its hardware threads, ascending by lowest thread. `None` where the
     /// source is silent.
     pub cores: Option<Vec<CpuSet>>,
+    /// Whether `cores` are read off the numbering of the CPUs, and not off the machine.
+    pub cores_assumed: bool,
     /// The groups of CPUs that share their highest data or unified cache (L3 on most machines), ascending by lowest
     /// CPU. `None` where the source is silent.
     pub l3: Option<Vec<CpuSet>>,

@@ -88,6 +88,11 @@ pub fn plan(machine: &Machine, ledger: &Ledger, request: &Request) -> Result<Pla
     warnings.extend(seats::warnings(machine, request));
 
     let cores = CoreTable::new(machine);
+    let uses_cores =
+        request.cpu_map == CpuMap::Exclusive || request.smt == Smt::One || request.omp_threads == OmpThreads::Auto;
+    if uses_cores && machine.cores_assumed {
+        warnings.push(Warning::CoresAssumed);
+    }
     let mut places = cpus::places(&ground, &seats, request, &mut warnings)?;
     if request.smt == Smt::One {
         let cores = cores.as_ref().ok_or_else(|| ground.missing("smt", "one", "cores"))?;

@@ -308,6 +308,16 @@ fn omp_threads_auto_counts_cores_and_not_threads() {
 }
 
 #[test]
+fn a_plan_that_rests_on_assumed_cores_says_so_and_no_other_does() {
+    let mut machine = two_socket();
+    machine.cores_assumed = true;
+    for pairs in [[("cpu-map", "exclusive"), ("smt", "all")], [("cpu-map", "auto"), ("smt", "one")]] {
+        assert!(warnings_of(&planned(&machine, &pairs)).contains("does not say its cores"), "{pairs:?}");
+    }
+    assert!(planned(&machine, &[("cpu-map", "auto")]).warnings.is_empty());
+}
+
+#[test]
 fn maps_that_need_facts_the_source_is_silent_about_are_refused_with_the_fact() {
     let machine = machine(&[(0, "0-3"), (1, "4-7")], &[on(0)]);
     for (map, fact) in [("exclusive", "cores"), ("core-complex", "last-level caches"), ("socket", "packages")] {

@@ -98,6 +98,7 @@ fn deal(shape: &Shape, order: &[usize]) -> (Machine, BTreeMap<usize, u32>) {
         name: "dealt".to_owned(),
         nodes,
         cores: Some(cores),
+        cores_assumed: false,
         l3: Some(l3),
         packages: Some(packages),
         distances: Some((0..count).map(|i| (0..count).map(|j| distance(i, j)).collect()).collect()),

@@ -236,14 +236,14 @@ fn smt_decides_the_cores_and_captured_cores_win() {
         });
         let found = parse(&text).unwrap();
         let cores = found.machine.cores.map(|cores| cores.iter().map(ToString::to_string).collect::<Vec<_>>());
-        (cores, found.warnings.len())
+        (cores, found.machine.cores_assumed)
     };
     let list = |texts: &[&str]| Some(texts.iter().map(ToString::to_string).collect::<Vec<_>>());
-    assert_eq!(cores(json!(1), json!(null)), (list(&["0", "1", "2", "3", "4", "5", "6", "7"]), 0));
-    assert_eq!(cores(json!(2), json!(null)), (list(&["0,4", "1,5", "2,6", "3,7"]), 0));
-    assert_eq!(cores(json!(null), json!(null)), (list(&["0,4", "1,5", "2,6", "3,7"]), 1));
-    assert_eq!(cores(json!(4), json!(null)), (None, 0));
-    assert_eq!(cores(json!(2), json!(["0-1", "4-5", "2-3", "6-7"])), (list(&["0-1", "2-3", "4-5", "6-7"]), 0));
+    assert_eq!(cores(json!(1), json!(null)), (list(&["0", "1", "2", "3", "4", "5", "6", "7"]), false));
+    assert_eq!(cores(json!(2), json!(null)), (list(&["0,4", "1,5", "2,6", "3,7"]), false));
+    assert_eq!(cores(json!(null), json!(null)), (list(&["0,4", "1,5", "2,6", "3,7"]), true));
+    assert_eq!(cores(json!(4), json!(null)), (None, false));
+    assert_eq!(cores(json!(2), json!(["0-1", "4-5", "2-3", "6-7"])), (list(&["0-1", "2-3", "4-5", "6-7"]), false));
 }
 
 fn locality(nodes: Vec<u32>) -> impl Strategy<Value = Locality> {
@@ -314,6 +314,7 @@ fn machine() -> impl Strategy<Value = Machine> {
                         name,
                         nodes: nodes.clone(),
                         cores: with_cores.then(|| cores.collect()),
+                        cores_assumed: with_cores && with_l3,
                         l3: with_l3.then(|| bearing().collect()),
                         packages: packages
                             .then(|| bearing().zip(0..).map(|(cpus, id)| Package { id: id * 5, cpus }).collect()),

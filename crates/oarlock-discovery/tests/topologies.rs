@@ -291,10 +291,11 @@ fn threads_pair_by_position_where_each_node_is_two_runs() {
 }
 
 #[test]
-fn threads_paired_without_a_stated_smt_are_a_warning() {
+fn threads_paired_without_a_stated_smt_are_an_assumption() {
     let found = read("dgx-a100-nps4");
+    assert!(found.machine.cores_assumed);
     assert_eq!(found.machine.cores.unwrap()[0].to_string(), "16,144");
-    assert!(found.warnings.iter().any(|warning| warning.starts_with("smt is not stated")), "{:?}", found.warnings);
+    assert!(!read("aws-p6-b200").machine.cores_assumed, "smt is stated");
 }
 
 #[test]

@@ -65,21 +65,13 @@ pub(super) fn node_cpus(nodes: &[RawNode], gpus: &[RawGpu]) -> Result<Vec<Node>,
 
 /// Without SMT each CPU is a core. With two threads a core, x86 numbers all first threads of a node in one run and all
 /// second ones in another, in the same order.
-pub(super) fn cores(nodes: &[Node], smt: Option<u64>, warnings: &mut Vec<String>) -> Option<Vec<CpuSet>> {
+pub(super) fn cores(nodes: &[Node], smt: Option<u64>) -> Option<Vec<CpuSet>> {
     match smt {
         Some(1) => Some(nodes.iter().flat_map(|node| node.cpus.iter()).map(CpuSet::of).collect()),
         Some(2) | None => {
             let pairs: Option<Vec<Vec<CpuSet>>> =
                 nodes.iter().filter(|node| !node.cpus.is_empty()).map(|node| two_runs(&node.cpus)).collect();
-            let cores: Vec<CpuSet> = pairs?.into_iter().flatten().collect();
-            if smt.is_none() {
-                warnings.push(
-                    "smt is not stated: each node's cpus are two runs of one length, taken as the first and second \
-                     threads of its cores"
-                        .to_owned(),
-                );
-            }
-            Some(cores)
+            Some(pairs?.into_iter().flatten().collect())
         }
         Some(_) => None,
     }

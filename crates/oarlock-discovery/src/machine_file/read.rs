@@ -45,10 +45,13 @@ pub(super) fn read(bytes: &[u8], default_name: String) -> Result<Found, Problem>
     check(&nodes, &raw_gpus, cpus_total, nodes_overlap)?;
 
     // Captured files have cores, or null where the capture could not tell.
-    let cores = if file.has("cores") {
-        file.parsed_array("cores", CPU_LIMIT, "a list of cpus")?
+    let stated_as_assumed = file.flag("cores_assumed")?;
+    let (cores, cores_assumed) = if file.has("cores") {
+        (file.parsed_array("cores", CPU_LIMIT, "a list of cpus")?, stated_as_assumed)
     } else {
-        derive::cores(&nodes, smt, &mut warnings)
+        let cores = derive::cores(&nodes, smt);
+        let assumed = cores.is_some() && smt.is_none();
+        (cores, assumed)
     };
     let l3 = file.parsed_array("l3", CPU_LIMIT, "a list of cpus")?;
     let packages = match packages(&mut file)? {
@@ -57,7 +60,7 @@ pub(super) fn read(bytes: &[u8], default_name: String) -> Result<Found, Problem>
     };
     let devices = gpus::devices(&mut file, &nodes, &raw_gpus)?;
     let gpus = raw_gpus.into_iter().map(|gpu| gpu.resolved(&nodes)).collect();
-    let machine = Machine { name, nodes, cores, l3, packages, distances, gpus, devices }.checked()?;
+    let machine = Machine { name, nodes, cores, cores_assumed, l3, packages, distances, gpus, devices }.checked()?;
     Ok(Found { machine, allowed: Allowed::default(), warnings, extra: extra(file, smt, cpus_total) })
 }
 

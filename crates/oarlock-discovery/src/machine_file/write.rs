@@ -39,6 +39,9 @@ pub fn write(machine: &Machine, extra: &Map<String, Value>) -> String {
         },
     );
     file.insert("cores".to_owned(), json!(machine.cores));
+    if machine.cores_assumed {
+        file.insert("cores_assumed".to_owned(), true.into());
+    }
     file.insert("l3".to_owned(), json!(machine.l3));
     file.insert(
         "packages".to_owned(),
@@ -94,8 +97,11 @@ fn place(object: &mut Map<String, Value>, locality: &Locality, local_cpus: Optio
     object.insert("cpu_affinity".to_owned(), json!(local_cpus));
 }
 
-/// The number of threads a core, where all cores have the same.
+/// The number of threads a core, where all cores have the same and that is no assumption.
 fn smt(machine: &Machine) -> Value {
+    if machine.cores_assumed {
+        return Value::Null;
+    }
     let mut sizes = machine.cores.iter().flatten().map(CpuSet::len);
     match sizes.next() {
         Some(first) if sizes.all(|size| size == first) => first.into(),
