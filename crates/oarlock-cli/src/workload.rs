@@ -214,11 +214,13 @@ fn annotations<'a>(pod: &Pod<'a>) -> Result<(BTreeMap<&'a str, &'a str>, String)
 }
 
 fn why_left_alone(object: &Object<'_>) -> Result<String, Error> {
-    let own = object.own_annotations()?;
+    let neither = format!("neither {} nor {} is asked for", ASKING[0], ASKING[1]);
+    let Some(own) = object.own_annotations()? else { return Ok(neither) };
     let misplaced = own.entries()?.into_iter().any(|(key, _)| key.starts_with(PREFIX));
-    let neither = format!("its pods have neither {} nor {}", ASKING[0], ASKING[1]);
     Ok(if misplaced {
-        format!("{neither}; what stands on the object itself does not reach its pods: put it on the pod template")
+        format!(
+            "{neither} on its pods; what stands on the object itself does not reach them: put it on the pod template"
+        )
     } else {
         neither
     })

@@ -104,9 +104,9 @@ impl<'a> Object<'a> {
         Ok(format!("{} {name}", self.kind))
     }
 
-    /// The object's own annotations. On anything but a pod they do not reach the pods.
-    pub(super) fn own_annotations(&self) -> Result<Place<'a>, Error> {
-        self.place.fields(&["metadata", "annotations"])
+    /// The annotations of an object that is no pod itself: they do not reach its pods.
+    pub(super) fn own_annotations(&self) -> Result<Option<Place<'a>>, Error> {
+        if self.kind == "Pod" { Ok(None) } else { self.place.fields(&["metadata", "annotations"]).map(Some) }
     }
 
     /// Its pod templates.

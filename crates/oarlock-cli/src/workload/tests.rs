@@ -189,7 +189,7 @@ fn a_pod_that_asks_for_nothing_is_left_alone_with_the_reason() {
     let found = workload(&pod("oarlock.dev/ranks: '8'", "containers: [{name: a}]"));
     assert!(found.templates.is_empty());
     assert_eq!(found.left_alone[0].source, "Pod p");
-    assert!(found.left_alone[0].why.contains("oarlock.dev/cpu-map"), "{found:?}");
+    assert_eq!(found.left_alone[0].why, "neither oarlock.dev/cpu-map nor oarlock.dev/mem-map is asked for");
 
     let misplaced = "apiVersion: batch/v1\nkind: Job\nmetadata: {name: j, annotations: {oarlock.dev/cpu-map: auto}}\n\
                      spec: {template: {spec: {containers: [{name: a}]}}}\n";

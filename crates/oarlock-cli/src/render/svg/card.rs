@@ -361,7 +361,8 @@ pub(super) fn chips(canvas: &mut Canvas, scene: &Scene<'_>, gpus: &[&Gpu], class
         let model = gpu.model.as_deref().map_or_else(String::new, |model| format!(": {}", words::printable(model, 80)));
         canvas.titled(&format!("gpu {}{model}", gpu.index), |canvas| {
             canvas.rect(class, chip, 5.0);
-            canvas.text(Face::Strong, "", chip.x + 7.0, chip.y + 14.5, &format!("gpu {}", gpu.index));
+            let baseline = if gpu.pci.is_some() { 14.5 } else { 21.5 };
+            canvas.text(Face::Strong, "", chip.x + 7.0, chip.y + baseline, &format!("gpu {}", gpu.index));
             let address = gpu.pci.map_or_else(String::new, |pci| pci.to_string());
             let text = words::printable(&address, Face::Mono.fit(width - 10.0));
             canvas.text(Face::Mono, "", chip.x + 7.0, chip.y + 28.0, &text);
@@ -369,7 +370,7 @@ pub(super) fn chips(canvas: &mut Canvas, scene: &Scene<'_>, gpus: &[&Gpu], class
             let name = Face::Strong.width(format!("gpu {}", gpu.index).len()) + 10.0;
             let room = (width - name - 4.0).max(0.0);
             let taken = (drivers.len() as f64 * (MARK.width + MARK_GAP) - MARK_GAP).min(room);
-            marks(canvas, scene, &drivers, chip.right() - taken - 4.0, chip.y + 3.0, taken + 0.1);
+            marks(canvas, scene, &drivers, chip.right() - taken - 4.0, chip.y + baseline - 11.5, taken + 0.1);
         });
     }
     gpus.len().div_ceil(in_a_row) as f64 * (CHIP.height + CHIP_GAP)
