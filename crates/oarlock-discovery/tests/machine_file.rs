@@ -223,6 +223,43 @@ fn a_gpu_numa_id_that_is_no_memory_is_left_out_with_a_warning() {
 }
 
 #[test]
+fn only_the_seven_nodes_after_a_gpus_memory_may_be_silent() {
+    let with = |silent: u32| {
+        parse(&broken(|f| {
+            f["nodes"].as_array_mut().unwrap().extend([json!({"id": 20, "cpulist": ""}), json!({ "id": silent })]);
+            f["distances"] = Value::Null;
+            f["gpus"][0]["gpu_numa_id_printed"] = json!("20");
+        }))
+    };
+    assert!(with(27).unwrap().machine.node(27).unwrap().gpu_memory);
+    assert!(with(28).is_err() && with(19).is_err());
+}
+
+#[test]
+fn two_ports_of_one_card_are_one_device() {
+    let nics = json!([
+        {"name": "mlx5_1", "pci": "0000:05:00.0", "numa_node": 7},
+        {"name": "mlx5_2", "pci": "0000:05:00.0", "numa_node": 7},
+        {"name": "eth0", "pci": null, "numa_node": 4},
+    ]);
+    let found = parse(&broken(|f| f["nics"] = nics.clone())).unwrap();
+    let devices: Vec<_> =
+        found.machine.devices.iter().map(|device| (device.address.bus, device.locality.node())).collect();
+    assert_eq!(devices, [(5, Some(7))]);
+    assert_eq!(found.extra["nics"], nics, "as they were stated");
+}
+
+#[test]
+fn runs_of_unequal_length_pair_no_threads() {
+    let found = parse(&broken(|f| {
+        f["nodes"][1]["cpulist"] = json!("4-6,8");
+        f["nodes"][0]["cpulist"] = json!("0-1,9-10");
+        f["gpus"] = json!([]);
+    }));
+    assert_eq!(found.unwrap().machine.cores, None);
+}
+
+#[test]
 fn smt_decides_the_cores_and_captured_cores_win() {
     let cores = |smt: Value, cores: Value| {
         let text = broken(|f| {

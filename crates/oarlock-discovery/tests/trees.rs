@@ -77,12 +77,14 @@ fn permuted_node_ids_with_gaps_keep_their_cpus_and_their_distances() {
 }
 
 #[test]
-fn offline_cpus_are_nowhere_even_where_node_files_still_list_them() {
-    let tree = SysTree::new(2, 1, 1, 2, 2).offline("1,4-5").node_files_list_offline();
-    let machine = read(written(&tree).path()).machine;
-    assert_eq!(nodes(&machine), [(0, "0".to_owned()), (1, "2-3,6-7".to_owned())]);
-    assert_eq!(lists(machine.cores.as_ref()), ["0", "2,6", "3,7"]);
-    assert_eq!(lists(machine.l3.as_ref()), ["0", "2-3,6-7"]);
+fn offline_cpus_are_nowhere_even_where_files_still_list_them() {
+    let tree = SysTree::new(2, 1, 1, 2, 2).offline("1,4-5");
+    for tree in [tree.clone(), tree.files_list_offline()] {
+        let machine = read(written(&tree).path()).machine;
+        assert_eq!(nodes(&machine), [(0, "0".to_owned()), (1, "2-3,6-7".to_owned())]);
+        assert_eq!(lists(machine.cores.as_ref()), ["0", "2,6", "3,7"]);
+        assert_eq!(lists(machine.l3.as_ref()), ["0", "2-3,6-7"]);
+    }
 }
 
 #[test]
@@ -172,7 +174,9 @@ fn a_gpu_takes_its_node_from_the_best_file_it_has() {
                 .below_bridge("0000:00:05.0", Some(1)),
         )
         .device(SysDevice::gpu("0000:05:00.0").numa_node(-1).local_cpus("0-3"))
-        .device(SysDevice::gpu("10000:06:00.0").numa_node(1));
+        .device(SysDevice::gpu("10000:06:00.0").numa_node(1))
+        // By its name this folder comes after the one above, by its domain before.
+        .device(SysDevice::gpu("f000:06:00.0").numa_node(1));
     let machine = read(written(&tree).path()).machine;
     let node = |from| Locality::Node { node: 1, from };
     let found: Vec<_> = machine.gpus.iter().map(|gpu| gpu.locality.clone()).collect();
@@ -185,7 +189,8 @@ fn a_gpu_takes_its_node_from_the_best_file_it_has() {
         Locality::Unknown { why: "its numa_node is -1 and its local cpus 0-3 are on nodes 0-1".to_owned() }
     );
     assert_eq!(found[5], node(Evidence::NumaNode));
-    assert_eq!(machine.gpus[5].pci.unwrap().to_string(), "10000:06:00.0");
+    assert_eq!(machine.gpus[5].pci.unwrap().to_string(), "f000:06:00.0");
+    assert_eq!(machine.gpus[6].pci.unwrap().to_string(), "10000:06:00.0");
 }
 
 #[test]

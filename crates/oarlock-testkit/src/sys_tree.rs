@@ -33,7 +33,7 @@ pub struct SysTree {
     memory_only: Vec<(u32, u64)>,
     distances: Option<Vec<Vec<u32>>>,
     offline: CpuSet,
-    node_files_list_offline: bool,
+    files_list_offline: bool,
     devices: Vec<SysDevice>,
     cgroup: Option<Cgroup>,
     stray_cache_entries: bool,
@@ -142,7 +142,7 @@ impl SysTree {
             memory_only: Vec::new(),
             distances: None,
             offline: CpuSet::new(),
-            node_files_list_offline: false,
+            files_list_offline: false,
             devices: Vec::new(),
             cgroup: None,
             stray_cache_entries: false,
@@ -217,10 +217,10 @@ impl SysTree {
         self
     }
 
-    /// Offline CPUs stay in their node's files, as in trees that were captured and then edited.
+    /// Offline CPUs stay in the files of their node, core and cache, as in trees that were captured and then edited.
     #[must_use]
-    pub fn node_files_list_offline(mut self) -> Self {
-        self.node_files_list_offline = true;
+    pub fn files_list_offline(mut self) -> Self {
+        self.files_list_offline = true;
         self
     }
 
@@ -247,6 +247,11 @@ impl SysTree {
     pub fn node_cpus(&self, position: u32) -> CpuSet {
         let cores = self.cores_per_node();
         (position * cores..(position + 1) * cores).flat_map(|core| self.threads(core)).collect()
+    }
+
+    /// The part of a group that the group's files list.
+    fn listed(&self, cpus: &CpuSet) -> CpuSet {
+        if self.files_list_offline { cpus.clone() } else { cpus.difference(&self.offline) }
     }
 
     fn cores_per_node(&self) -> u32 {

@@ -35,11 +35,11 @@ fn cpus(tree: &SysTree, folder: &Path) -> io::Result<()> {
     put(&folder.join("online"), &all.difference(&tree.offline).to_string())?;
     for core in 0..tree.total_cores() {
         let siblings: CpuSet = tree.threads(core).into_iter().collect();
-        let siblings = siblings.difference(&tree.offline);
+        let siblings = tree.listed(&siblings);
         let l3 = core / tree.cores_per_l3;
         let l3_cpus: CpuSet =
             (l3 * tree.cores_per_l3..(l3 + 1) * tree.cores_per_l3).flat_map(|core| tree.threads(core)).collect();
-        let l3_cpus = l3_cpus.difference(&tree.offline);
+        let l3_cpus = tree.listed(&l3_cpus);
         let node = core / tree.cores_per_node();
         for cpu in tree.threads(core) {
             let folder = folder.join(format!("cpu{cpu}"));
@@ -90,7 +90,7 @@ fn nodes(tree: &SysTree, folder: &Path) -> io::Result<()> {
     put(&folder.join("has_cpu"), &bearing.to_string())?;
     for (row, (id, cpus, memory_mb)) in nodes.iter().enumerate() {
         let folder = folder.join(format!("node{id}"));
-        let cpus = if tree.node_files_list_offline { cpus.clone() } else { cpus.difference(&tree.offline) };
+        let cpus = tree.listed(cpus);
         put(&folder.join("cpulist"), &cpus.to_string())?;
         put(&folder.join("cpumap"), &mask(&cpus))?;
         put(&folder.join("meminfo"), &format!("Node {id} MemTotal:       {} kB", memory_mb * 1024))?;
