@@ -4,7 +4,7 @@ mod objects;
 
 use std::path::Path;
 
-use oarlock_core::idset::{IdSet, Kind};
+use oarlock_core::idset::{IdSet, Kind, Node as NodeKind};
 use oarlock_core::machine::{Node, Package};
 use oarlock_core::{CpuSet, Machine};
 use roxmltree::{Document, Node as Element, ParsingOptions};
@@ -112,11 +112,12 @@ impl<'a> Reader<'a> {
     fn nodes(&self, warnings: &mut Vec<String>) -> Result<Vec<Node>, DiscoveryError> {
         let mut elements = Vec::new();
         for element in self.objects("NUMANode") {
-            elements.push((
-                element.attribute("subtype").is_some_and(|kind| kind != "DRAM"),
-                self.os_index(element)?,
-                element,
-            ));
+            let id = self.os_index(element)?;
+            if id >= NodeKind::LIMIT {
+                let message = format!("NUMANode {id}: the kernel numbers nodes below {}", NodeKind::LIMIT);
+                return Err(self.error(element, message));
+            }
+            elements.push((element.attribute("subtype").is_some_and(|kind| kind != "DRAM"), id, element));
         }
         elements.sort_by_key(|(special, id, _)| (*special, *id));
         let any_size = elements.iter().any(|(.., element)| element.has_attribute("local_memory"));

@@ -101,6 +101,7 @@ fn xml_with_wrong_values_says_which() {
     let node = |attributes: &str| xml(&topology(&format!("<object type=\"NUMANode\" {attributes}/>")));
     assert_eq!(node("cpuset=\"0x3\""), "box.xml:3:1: a NUMANode without an os_index");
     assert_eq!(node("os_index=\"x\""), "box.xml:3:1: os_index \"x\" is not a number");
+    assert_eq!(node("os_index=\"1024\""), "box.xml:3:1: NUMANode 1024: the kernel numbers nodes below 1024");
     assert_eq!(
         node("os_index=\"0\" cpuset=\"0xz\""),
         "box.xml:3:1: cpuset \"0xz\" is not a mask of 32-bit hexadecimal words"
@@ -130,4 +131,18 @@ fn hostile_xml_ends_in_an_error_and_not_in_the_memory_or_the_stack() {
     assert!(xml(&deep).ends_with("the XML is cut here"), "{}", xml(&deep));
     let closed = deep + &"</object>".repeat(200_000) + "</topology>";
     assert_eq!(xml(&closed), "box.xml contradicts itself: no NUMA node is described: nodes is empty");
+}
+
+#[test]
+fn devices_nested_without_end_are_read_in_no_time() {
+    let device =
+        |at: u32| format!("<object type=\"PCIDev\" pci_busid=\"{at:x}:00:00.0\" pci_type=\"0302 [10de:2342]\">");
+    let count = 20_000;
+    let objects = (0..count).map(device).collect::<String>() + &"</object>".repeat(count as usize);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("box.xml");
+    fs::write(&path, topology(&format!("<object type=\"NUMANode\" os_index=\"0\" cpuset=\"0x3\"/>{objects}"))).unwrap();
+    // Quadratic work on this would take minutes.
+    let found = discover(&Source::File(path), &Options::default()).unwrap();
+    assert_eq!(found.machine.gpus.len(), count as usize);
 }

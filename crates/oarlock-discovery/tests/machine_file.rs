@@ -164,10 +164,10 @@ fn hostile_sizes_are_refused_at_once() {
         refusal(&json!({ "nodes": nodes }).to_string()),
         "box.json: nodes: 1025 entries, and at most 1024 are read"
     );
-    let gpus = vec![json!({}); 4097];
+    let gpus = vec![json!({}); 1025];
     assert_eq!(
         refusal(&broken(|f| f["gpus"] = json!(gpus))),
-        "box.json: gpus: 4097 entries, and at most 4096 are read"
+        "box.json: gpus: 1025 entries, and at most 1024 are read"
     );
     let long = "0-".repeat(1 << 20);
     let line = refusal(&broken(|f| f["nodes"][0]["cpulist"] = json!(long)));

@@ -16,6 +16,9 @@ use crate::sysfs::{GpuMemory, PciFacts};
 /// `HWLOC_DISTANCES_KIND_MEANS_LATENCY`.
 const MEANS_LATENCY: u32 = 4;
 
+/// How far up the object with CPUs is sought: bridges nest to a depth of some ten, and a hostile file without end.
+const DEPTH_LIMIT: usize = 256;
+
 /// Class, vendor and device.
 type PciType = (Option<u32>, Option<u16>, Option<u16>);
 
@@ -99,7 +102,7 @@ impl<'a> Reader<'a> {
         let address: PciAddress = text.parse().map_err(|error| self.error(element, format!("pci_busid {error}")))?;
         let (class, vendor, device) = self.pci_type(element)?;
         // The nearest object around it that has CPUs; hwloc puts devices of unknown place under the whole machine.
-        let around = element.ancestors().skip(1).find(|ancestor| ancestor.has_attribute("cpuset"));
+        let around = element.ancestors().skip(1).take(DEPTH_LIMIT).find(|ancestor| ancestor.has_attribute("cpuset"));
         let local_cpus: Option<CpuSet> = match around {
             Some(around) => self.mask(around, "cpuset")?,
             None => None,

@@ -13,8 +13,10 @@ use crate::{Allowed, Found};
 const NODE_LIMIT: usize = 1024;
 /// `NR_CPUS` of the kernel's largest configuration: no kind of group has more members.
 const CPU_LIMIT: usize = 8192;
-/// GPUs, and likewise other devices: far more than any host has, few enough to decide on each in no time.
-pub(super) const DEVICE_LIMIT: usize = 4096;
+/// Far more GPUs than any host has, few enough to decide on each in no time.
+const GPU_LIMIT: usize = 1024;
+/// The same for other devices, of which virtual functions make thousands.
+pub(super) const DEVICE_LIMIT: usize = 16384;
 
 /// A node as the file states it.
 #[derive(Debug, Clone)]
@@ -37,7 +39,7 @@ pub(super) fn read(bytes: &[u8], default_name: String) -> Result<Found, Problem>
     let nodes_overlap = file.flag("nodes_overlap")?;
     let mut raw_nodes = nodes(&mut file)?;
     let ids = node_ids(&raw_nodes)?;
-    let mut raw_gpus = gpus::read(file.objects("gpus", DEVICE_LIMIT)?.unwrap_or_default(), &ids)?;
+    let mut raw_gpus = gpus::read(file.objects("gpus", GPU_LIMIT)?.unwrap_or_default(), &ids)?;
     let distances = distances(&mut file, &raw_nodes, &ids)?;
 
     derive::gpu_memory(&mut raw_nodes, &mut raw_gpus, &mut warnings);
