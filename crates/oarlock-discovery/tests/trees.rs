@@ -40,6 +40,7 @@ fn a_machine_reads_as_it_was_declared() {
         .device(SysDevice::gpu("0000:07:00.0").numa_node(0).local_cpus("0-3,8-11"))
         .device(SysDevice::gpu("0000:05:00.0").kind(0x02_00_00, 0x15b3).numa_node(1));
     let machine = read(written(&tree).path()).machine;
+    assert_eq!(read(written(&tree.lists_only()).path()).machine.cores, machine.cores, "with masks and without");
     assert_eq!(nodes(&machine), [(0, "0-3,8-11".to_owned()), (1, "4-7,12-15".to_owned())]);
     assert_eq!(lists(machine.cores.as_ref()), ["0,8", "1,9", "2,10", "3,11", "4,12", "5,13", "6,14", "7,15"]);
     assert_eq!(lists(machine.l3.as_ref()), ["0-1,8-9", "2-3,10-11", "4-5,12-13", "6-7,14-15"]);

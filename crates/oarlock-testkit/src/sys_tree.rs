@@ -34,6 +34,7 @@ pub struct SysTree {
     distances: Option<Vec<Vec<u32>>>,
     offline: CpuSet,
     files_list_offline: bool,
+    lists_only: bool,
     devices: Vec<SysDevice>,
     cgroup: Option<Cgroup>,
     stray_cache_entries: bool,
@@ -143,6 +144,7 @@ impl SysTree {
             distances: None,
             offline: CpuSet::new(),
             files_list_offline: false,
+            lists_only: false,
             devices: Vec::new(),
             cgroup: None,
             stray_cache_entries: false,
@@ -221,6 +223,13 @@ impl SysTree {
     #[must_use]
     pub fn files_list_offline(mut self) -> Self {
         self.files_list_offline = true;
+        self
+    }
+
+    /// Nodes, cores and caches have their lists and no masks.
+    #[must_use]
+    pub fn lists_only(mut self) -> Self {
+        self.lists_only = true;
         self
     }
 

@@ -41,6 +41,11 @@ fn cpus(tree: &SysTree, folder: &Path) -> io::Result<()> {
             (l3 * tree.cores_per_l3..(l3 + 1) * tree.cores_per_l3).flat_map(|core| tree.threads(core)).collect();
         let l3_cpus = tree.listed(&l3_cpus);
         let node = core / tree.cores_per_node();
+        let package = node / tree.nodes_per_socket;
+        let package_nodes = package * tree.nodes_per_socket..(package + 1) * tree.nodes_per_socket;
+        let package_cpus: CpuSet =
+            package_nodes.flat_map(|node| tree.node_cpus(node).iter().collect::<Vec<_>>()).collect();
+        let package_cpus = tree.listed(&package_cpus);
         for cpu in tree.threads(core) {
             let folder = folder.join(format!("cpu{cpu}"));
             fs::create_dir_all(&folder)?;
@@ -48,18 +53,25 @@ fn cpus(tree: &SysTree, folder: &Path) -> io::Result<()> {
                 continue;
             }
             let topology = folder.join("topology");
-            put(&topology.join("physical_package_id"), &(node / tree.nodes_per_socket).to_string())?;
+            put(&topology.join("physical_package_id"), &package.to_string())?;
             put(&topology.join("core_id"), &core.to_string())?;
-            put(&topology.join("thread_siblings_list"), &siblings.to_string())?;
-            put(&topology.join("core_cpus_list"), &siblings.to_string())?;
+            // Each under its newer and its older name.
+            for (name, cpus) in [
+                ("core_cpus", &siblings),
+                ("thread_siblings", &siblings),
+                ("package_cpus", &package_cpus),
+                ("core_siblings", &package_cpus),
+            ] {
+                put_set(tree, &topology.join(name), &topology.join(format!("{name}_list")), cpus)?;
+            }
             for (index, level, kind, shared) in
                 [(0, 1, "Data", &siblings), (1, 1, "Instruction", &siblings), (2, 2, "Unified", &siblings)]
             {
-                cache(&folder, index, level, kind, shared)?;
+                cache(tree, &folder, index, level, kind, shared)?;
             }
-            cache(&folder, 3, 3, "Unified", &l3_cpus)?;
+            cache(tree, &folder, 3, 3, "Unified", &l3_cpus)?;
             if tree.stray_cache_entries {
-                cache(&folder, 4, 4, "Instruction", &all)?;
+                cache(tree, &folder, 4, 4, "Instruction", &all)?;
                 put(&folder.join("cache/uevent"), "")?;
             }
         }
@@ -67,11 +79,11 @@ fn cpus(tree: &SysTree, folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn cache(cpu: &Path, index: u32, level: u32, kind: &str, shared: &CpuSet) -> io::Result<()> {
+fn cache(tree: &SysTree, cpu: &Path, index: u32, level: u32, kind: &str, shared: &CpuSet) -> io::Result<()> {
     let folder = cpu.join(format!("cache/index{index}"));
     put(&folder.join("level"), &level.to_string())?;
     put(&folder.join("type"), kind)?;
-    put(&folder.join("shared_cpu_list"), &shared.to_string())
+    put_set(tree, &folder.join("shared_cpu_map"), &folder.join("shared_cpu_list"), shared)
 }
 
 fn nodes(tree: &SysTree, folder: &Path) -> io::Result<()> {
@@ -91,8 +103,7 @@ fn nodes(tree: &SysTree, folder: &Path) -> io::Result<()> {
     for (row, (id, cpus, memory_mb)) in nodes.iter().enumerate() {
         let folder = folder.join(format!("node{id}"));
         let cpus = tree.listed(cpus);
-        put(&folder.join("cpulist"), &cpus.to_string())?;
-        put(&folder.join("cpumap"), &mask(&cpus))?;
+        put_set(tree, &folder.join("cpumap"), &folder.join("cpulist"), &cpus)?;
         put(&folder.join("meminfo"), &format!("Node {id} MemTotal:       {} kB", memory_mb * 1024))?;
         let distances: Vec<String> = (0..nodes.len())
             .map(|column| match &tree.distances {
@@ -155,6 +166,14 @@ fn mask(cpus: &CpuSet) -> String {
     let words = cpus.iter().max().map_or(1, |highest| highest / 32 + 1);
     let word = |word: u32| (0..32).filter(|bit| cpus.contains(word * 32 + bit)).fold(0u32, |mask, bit| mask | 1 << bit);
     (0..words).rev().map(|index| format!("{:08x}", word(index))).collect::<Vec<_>>().join(",")
+}
+
+/// A set as the kernel writes it twice, as a mask and as a list.
+fn put_set(tree: &SysTree, map: &Path, list: &Path, cpus: &CpuSet) -> io::Result<()> {
+    if !tree.lists_only {
+        put(map, &mask(cpus))?;
+    }
+    put(list, &cpus.to_string())
 }
 
 fn put(path: &Path, text: &str) -> io::Result<()> {
