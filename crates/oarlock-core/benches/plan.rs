@@ -15,6 +15,7 @@ fn machine(nodes: u32, cpus: u32, gpus: u32) -> Machine {
     let per_node = cores / nodes;
     let threads = |first: u32, count: u32| -> CpuSet { (first..first + count).flat_map(|c| [c, c + cores]).collect() };
     Machine {
+        links: None,
         name: "bench".to_owned(),
         nodes: (0..nodes)
             .map(|id| Node { id, cpus: threads(id * per_node, per_node), memory_mb: Some(64 << 10), gpu_memory: false })

@@ -6,6 +6,7 @@ pub mod explain;
 pub mod idset;
 pub mod launcher;
 pub mod ledger;
+pub mod link;
 pub mod locality;
 pub mod machine;
 pub mod pci;

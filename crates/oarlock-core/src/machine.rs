@@ -1,6 +1,7 @@
 //! The machine: NUMA nodes, CPUs, cores, last-level caches, packages, distances, GPUs. Facts only, nothing decided.
 
 use crate::idset::{CpuSet, NodeSet};
+use crate::link::Link;
 use crate::locality::Locality;
 use crate::pci::PciAddress;
 
@@ -26,6 +27,8 @@ pub struct Machine {
     pub distances: Option<Vec<Vec<u32>>>,
     /// The GPUs, ascending by index.
     pub gpus: Vec<Gpu>,
+    /// `links[i][j]`: the path between `gpus[i]` and `gpus[j]`. `None` where the source is silent.
+    pub links: Option<Vec<Vec<Link>>>,
     /// Every other PCI device whose locality is known or could be asked for by address.
     pub devices: Vec<PciDevice>,
 }
@@ -109,6 +112,14 @@ pub enum Contradiction {
         rows: Vec<usize>,
         /// How many nodes there are.
         nodes: usize,
+    },
+    /// The matrix does not fit the GPUs.
+    #[error("links has row lengths {rows:?} for {gpus} gpus: one row and one column per gpu")]
+    Links {
+        /// Length of each row.
+        rows: Vec<usize>,
+        /// How many GPUs there are.
+        gpus: usize,
     },
     /// Two groups of one kind share CPUs.
     #[error("cpus {cpus} are in two {what}: each cpu is in one")]
@@ -222,6 +233,15 @@ impl Machine {
     }
 
     fn check_gpus(&mut self) -> Result<(), Contradiction> {
+        let count = self.gpus.len();
+        let mut order: Vec<usize> = (0..count).collect();
+        order.sort_by_key(|&at| self.gpus[at].index);
+        if let Some(links) = &mut self.links {
+            if links.len() != count || links.iter().any(|row| row.len() != count) {
+                return Err(Contradiction::Links { rows: links.iter().map(Vec::len).collect(), gpus: count });
+            }
+            *links = order.iter().map(|&row| order.iter().map(|&column| links[row][column]).collect()).collect();
+        }
         self.gpus.sort_by_key(|gpu| gpu.index);
         if let Some(pair) = self.gpus.windows(2).find(|pair| pair[0].index == pair[1].index) {
             return Err(Contradiction::GpuTwice(pair[0].index));

@@ -95,6 +95,7 @@ fn deal(shape: &Shape, order: &[usize]) -> (Machine, BTreeMap<usize, u32>) {
         build::gpu(index as u32, locality)
     });
     let machine = Machine {
+        links: None,
         name: "dealt".to_owned(),
         nodes,
         cores: Some(cores),

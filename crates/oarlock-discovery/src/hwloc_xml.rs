@@ -74,6 +74,7 @@ impl<'a> Reader<'a> {
         let facts = self.pci(&mut warnings)?;
         let (gpus, devices) = devices::sort_out(&nodes, facts, &memory, &[], &mut warnings);
         let machine = Machine {
+            links: None,
             cores_assumed: false,
             name: self.name(top),
             cores: self.groups("Core")?,

@@ -57,6 +57,7 @@ impl Tree {
         let facts = self.pci(&cpus)?;
         let (gpus, devices) = crate::devices::sort_out(&nodes, facts, &memory, &[], &mut warnings);
         let machine = Machine {
+            links: None,
             cores_assumed: false,
             name: self.name()?,
             nodes,

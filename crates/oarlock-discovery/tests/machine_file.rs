@@ -348,6 +348,7 @@ fn machine() -> impl Strategy<Value = Machine> {
                         local_cpus: None,
                     };
                     Machine {
+                        links: None,
                         name,
                         nodes: nodes.clone(),
                         cores: with_cores.then(|| cores.collect()),

@@ -34,6 +34,7 @@ pub(crate) fn regular(name: &str, shape: Shape) -> Machine {
         (false, false) => 32,
     };
     let machine = Machine {
+        links: None,
         cores_assumed: false,
         name: name.to_owned(),
         nodes: (0..nodes)

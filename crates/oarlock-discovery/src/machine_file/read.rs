@@ -62,7 +62,8 @@ pub(super) fn read(bytes: &[u8], default_name: String) -> Result<Found, Problem>
     };
     let devices = gpus::devices(&mut file, &nodes, &raw_gpus)?;
     let gpus = raw_gpus.into_iter().map(|gpu| gpu.resolved(&nodes)).collect();
-    let machine = Machine { name, nodes, cores, cores_assumed, l3, packages, distances, gpus, devices }.checked()?;
+    let machine =
+        Machine { links: None, name, nodes, cores, cores_assumed, l3, packages, distances, gpus, devices }.checked()?;
     Ok(Found { machine, allowed: Allowed::default(), warnings, extra: extra(file, smt, cpus_total) })
 }
 
