@@ -67,11 +67,15 @@ pub enum Problem {
         /// "missing" or "empty".
         how: &'static str,
     },
-    /// A node whose CPUs nothing tells.
-    #[error("node {node}: cpulist is missing, and no gpu on it has a cpu_affinity")]
+    /// Nodes whose CPUs nothing tells.
+    #[error(
+        "{} {nodes}: cpulist is missing, and no gpu on {} has a cpu_affinity",
+        if nodes.len() == 1 { "node" } else { "nodes" },
+        if nodes.len() == 1 { "it" } else { "them" }
+    )]
     NoCpulist {
-        /// The node.
-        node: u32,
+        /// The nodes.
+        nodes: NodeSet,
     },
     /// A GPU on a node that the file does not have.
     #[error("gpu {gpu}: numa_node {node} is not among the nodes {nodes}")]

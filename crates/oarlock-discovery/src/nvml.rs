@@ -109,6 +109,17 @@ mod tests {
         assert!(read(Some(nowhere), false, &mut warnings).is_empty());
         assert_eq!(warnings.len(), 1);
         assert!(warnings[0].contains("/nonexistent/libnvidia-ml.so.1"), "{warnings:?}");
+        // The test machines have no driver; where one has, this says nothing either.
+        warnings.clear();
+        read(None, false, &mut warnings);
+        assert!(warnings.iter().all(|warning| !warning.contains("cannot be loaded")), "{warnings:?}");
+    }
+
+    #[test]
+    fn a_library_that_is_no_nvml_is_a_warning() {
+        let mut warnings = Vec::new();
+        assert!(read(Some(Path::new("libc.so.6")), false, &mut warnings).is_empty());
+        assert!(warnings[0].starts_with("no NVML, so GPUs have no UUID: libc.so.6 does not start: "), "{warnings:?}");
     }
 
     #[test]

@@ -63,8 +63,8 @@ const TABLE: [(&str, Answer); 40] = [
     ),
     ("aurora-hbm", NoGpus(&[(0, "0-51,104-155"), (1, "52-103,156-207")])),
     ("aws-g5-48xl-measured", Refused(EMPTY)),
-    ("aws-g5-48xl", Refused("node 0: cpulist is missing, and no gpu on it has a cpu_affinity")),
-    ("aws-g6-8xl4", Refused("node 0: cpulist is missing, and no gpu on it has a cpu_affinity")),
+    ("aws-g5-48xl", Refused("nodes 0-1: cpulist is missing, and no gpu on them has a cpu_affinity")),
+    ("aws-g6-8xl4", Refused("nodes 0-1: cpulist is missing, and no gpu on them has a cpu_affinity")),
     ("aws-p4d", Gpus(&[(4, Some(0), "0-23,48-71"), (4, Some(1), "24-47,72-95")])),
     ("aws-p6-b200", Gpus(&[(4, Some(0), "0-47,96-143"), (4, Some(1), "48-95,144-191")])),
     ("azure-ncv4", Gpus(&[(1, Some(0), "0-23"), (1, Some(1), "24-47"), (1, Some(2), "48-71"), (1, Some(3), "72-95")])),
@@ -96,7 +96,7 @@ const TABLE: [(&str, Answer); 40] = [
             (1, Some(7), "112-127,240-255"),
         ]),
     ),
-    ("mi300a-12partitions", Refused("node 0: cpulist is missing, and no gpu on it has a cpu_affinity")),
+    ("mi300a-12partitions", Refused("nodes 0-3: cpulist is missing, and no gpu on them has a cpu_affinity")),
     (
         "mi300a-4apu",
         Gpus(&[
@@ -120,7 +120,7 @@ const TABLE: [(&str, Answer); 40] = [
         ]),
     ),
     ("rocm-2gpu-node6", Refused("node 6: cpulist is missing, and no gpu on it has a cpu_affinity")),
-    ("rocm-8gpu-2node", Refused("node 0: cpulist is missing, and no gpu on it has a cpu_affinity")),
+    ("rocm-8gpu-2node", Refused("nodes 0-1: cpulist is missing, and no gpu on them has a cpu_affinity")),
     ("tioga-mi250x-l3", Refused(EMPTY)),
     ("v100-sxm2-2x24", Gpus(&[(4, Some(0), "0-23,48-71"), (4, Some(1), "24-47,72-95")])),
     // The tool printed all CPUs and "0-1": unknown, and never node 0.

@@ -253,6 +253,10 @@ fn the_readers_cgroup_says_what_is_allowed_and_parents_speak_for_silent_children
 
     fs::write(folder.path().join("proc/self/cgroup"), "0::/job/step/inner/most\n").unwrap();
     assert_eq!(read(folder.path()).allowed.cpus.unwrap().to_string(), "1-2");
+
+    // A cgroup outside of the reader's namespace is nowhere below the mount.
+    fs::write(folder.path().join("proc/self/cgroup"), "0::/x/../job/step\n").unwrap();
+    assert_eq!(read(folder.path()).allowed.cpus, None);
 }
 
 #[test]

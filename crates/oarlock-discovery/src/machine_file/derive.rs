@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use oarlock_core::CpuSet;
 use oarlock_core::machine::{Node, Package};
+use oarlock_core::{CpuSet, NodeSet};
 
 use super::Problem;
 use super::gpus::RawGpu;
@@ -41,7 +41,7 @@ pub(super) fn gpu_memory(nodes: &mut [RawNode], gpus: &mut [RawGpu], warnings: &
     }
 }
 
-/// A node without a `cpulist` has the CPUs that the GPUs on it are near to. A node that no GPU tells of is refused.
+/// A node without a `cpulist` has the CPUs that the GPUs on it are near to. Nodes that no GPU tells of are refused.
 pub(super) fn node_cpus(nodes: &[RawNode], gpus: &[RawGpu]) -> Result<Vec<Node>, Problem> {
     let mut near: BTreeMap<u32, CpuSet> = BTreeMap::new();
     for gpu in gpus {
@@ -49,18 +49,18 @@ pub(super) fn node_cpus(nodes: &[RawNode], gpus: &[RawGpu]) -> Result<Vec<Node>,
             near.entry(node).or_default().extend(affinity);
         }
     }
-    nodes
-        .iter()
-        .map(|node| {
-            let cpus = node.cpus.clone().or_else(|| near.remove(&node.id));
-            Ok(Node {
-                id: node.id,
-                cpus: cpus.ok_or(Problem::NoCpulist { node: node.id })?,
-                memory_mb: node.memory_mb,
-                gpu_memory: node.gpu_memory,
-            })
-        })
-        .collect()
+    let silent: NodeSet =
+        nodes.iter().filter(|n| n.cpus.is_none() && !near.contains_key(&n.id)).map(|n| n.id).collect();
+    if !silent.is_empty() {
+        return Err(Problem::NoCpulist { nodes: silent });
+    }
+    let node = |node: &RawNode| Node {
+        id: node.id,
+        cpus: node.cpus.clone().or_else(|| near.remove(&node.id)).unwrap_or_default(),
+        memory_mb: node.memory_mb,
+        gpu_memory: node.gpu_memory,
+    };
+    Ok(nodes.iter().map(node).collect())
 }
 
 /// Without SMT each CPU is a core. With two threads a core, x86 numbers all first threads of a node in one run and all

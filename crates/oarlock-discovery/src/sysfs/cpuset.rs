@@ -1,6 +1,6 @@
 //! What the reading process may use: its cgroup's cpuset, or its own status.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path};
 
 use oarlock_core::idset::{IdSet, Kind};
 
@@ -76,11 +76,13 @@ fn cgroup_paths(root: &Path) -> Result<(Option<String>, Option<String>), Discove
     let v1 =
         entries().find(|(_, controllers, _)| controllers.split(',').any(|c| c == "cpuset")).map(|e| e.2.to_owned());
     let known = v2.is_some() || v1.is_some();
-    Ok((if known { v2 } else { either.clone() }, v1.or(either.filter(|path| path_is_plain(path)))))
+    let v2 = if known { v2 } else { either.clone() };
+    Ok((v2.filter(|path| is_below_the_mount(path)), v1.or(either).filter(|path| is_below_the_mount(path))))
 }
 
-fn path_is_plain(path: &str) -> bool {
-    PathBuf::from(path).components().all(|part| !matches!(part, std::path::Component::ParentDir))
+/// In a cgroup namespace, a process of an outer one has a path like `/../other`, which no mount here shows.
+fn is_below_the_mount(path: &str) -> bool {
+    Path::new(path).components().all(|part| part != Component::ParentDir)
 }
 
 /// What the kernel says the process may use: `Cpus_allowed_list` and `Mems_allowed_list` of `proc/self/status`.
