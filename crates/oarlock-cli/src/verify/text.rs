@@ -12,7 +12,7 @@ pub(super) fn text(report: &Report, style: Style) -> String {
     let mut out = String::new();
     section(&mut out, &Section { header, rows: report.processes.iter().map(row).collect() }, style);
     // The table comes after an empty line, and is the first thing here.
-    let mut out = out.trim_start().to_owned();
+    let mut out = out.trim_start_matches('\n').to_owned();
     let mut remarks = Vec::new();
     for process in &report.processes {
         let alarm = style.alarm("not as planned:");
