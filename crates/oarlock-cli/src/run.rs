@@ -79,7 +79,7 @@ impl Run {
 
 /// The port where the ranks meet: the environment's, else one that is free now.
 fn master_port() -> Result<String, Failure> {
-    if let Some(port) = variable("MASTER_PORT") {
+    if let Some(port) = variable("MASTER_PORT").filter(|port| !port.is_empty()) {
         return Ok(port);
     }
     let free = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());

@@ -1,19 +1,21 @@
 //! `oarlock exec` on this very host.
 
+mod call;
 mod live;
 
-use live::{Said, a_pci_device, oarlock, said, two_cpus, without_memory_policy};
+use call::Call;
+use live::{a_pci_device, oarlock, two_cpus, without_memory_policy};
 
 /// Runs `oarlock exec` with these variables and arguments.
 #[expect(clippy::unwrap_used, reason = "part of tests, where clippy does not see that")]
-fn exec(variables: &[(&str, &str)], arguments: &[&str]) -> Said {
-    said(&oarlock(["exec"].iter().chain(arguments).copied()).envs(variables.iter().copied()).output().unwrap())
+fn exec(variables: &[(&str, &str)], arguments: &[&str]) -> Call {
+    oarlock(["exec"].iter().chain(arguments).copied()).envs(variables.iter().copied()).output().unwrap().into()
 }
 
-fn one_line(said: &Said, status: i32, contents: &str) {
-    assert_eq!((said.status, &*said.out), (status, ""), "{}", said.err);
-    assert!(said.err.starts_with("oarlock: ") && said.err.lines().count() == 1, "{}", said.err);
-    assert!(said.err.contains(contents), "{} lacks {contents}", said.err);
+#[track_caller]
+fn one_line(said: &Call, status: i32, contents: &str) {
+    let line = said.fails(status);
+    assert!(said.stdout.is_empty() && line.contains(contents), "{said:?} lacks {contents}");
 }
 
 #[test]
@@ -25,8 +27,8 @@ fn the_rank_is_bound_to_its_part_and_told_of_all() {
         let variables = [("LOCAL_RANK", rank), ("LOCAL_WORLD_SIZE", "2"), ("RANK", "5")];
         let said =
             exec(&variables, &["--cpu-map", &lists, "--mem-map", "numa", "--gpus", "none", "--", "sh", "-c", script]);
-        assert_eq!((said.status, &*said.err), (0, ""));
-        let lines: Vec<&str> = said.out.lines().collect();
+        assert_eq!((said.status, &*said.stderr), (0, ""));
+        let lines: Vec<&str> = said.stdout.lines().collect();
         assert_eq!(lines[0], format!("Cpus_allowed_list:\t{cpu}"));
         assert!(lines[1].contains(" bind:"), "{}", lines[1]);
         assert!(lines[2].starts_with("2 ") && lines[2].contains(';') && lines[2].ends_with(" 5"), "{}", lines[2]);
@@ -45,7 +47,7 @@ fn every_launcher_names_rank_and_number_in_its_own_variables() {
     ] {
         let command = ["--cpu-map", &*lists, "--", "grep", "Cpus_allowed_list", "/proc/self/status"];
         let said = exec(&[(rank, "2"), (ranks, "3")], &command);
-        assert_eq!(said.out, format!("Cpus_allowed_list:\t{last}\n"), "{rank}: {}", said.err);
+        assert_eq!(said.stdout, format!("Cpus_allowed_list:\t{last}\n"), "{rank}: {}", said.stderr);
         one_line(&exec(&[(rank, "3"), (ranks, "3")], &command), 2, &format!("{rank} 3 is out of range"));
         one_line(
             &exec(&[(rank, "three"), (ranks, "3")], &command),
@@ -79,12 +81,12 @@ fn where_an_agent_has_placed_the_ranks_its_entries_count() {
     let placed = [("OARLOCK_RANK_CPUS", &*entries), ("OARLOCK_RANK_MEMS", ";0;0")];
     for (rank, cpus, policy) in [("0", first.to_string(), "default"), ("1", last.to_string(), "bind:0")] {
         let said = exec(&[&placed[..], &[("LOCAL_RANK", rank)]].concat(), &command);
-        let (status, maps) = said.out.split_once('\n').unwrap();
-        assert_eq!(status, format!("Cpus_allowed_list:\t{cpus}"), "{}", said.err);
+        let (status, maps) = said.stdout.split_once('\n').unwrap();
+        assert_eq!(status, format!("Cpus_allowed_list:\t{cpus}"), "{}", said.stderr);
         assert!(maps.contains(&format!(" {policy} ")), "{maps}");
     }
     let said = exec(&[&placed[..], &[("LOCAL_RANK", "2")]].concat(), &command);
-    assert!(said.out.contains(" bind:0 "), "a rank with an empty entry is bound to no cpus: {}", said.out);
+    assert!(said.stdout.contains(" bind:0 "), "a rank with an empty entry is bound to no cpus: {}", said.stdout);
     one_line(&exec(&[&placed[..], &[("LOCAL_RANK", "3")]].concat(), &command), 2, "LOCAL_RANK 3 is out of range");
     let broken = [("OARLOCK_RANK_CPUS", "0;x;1"), ("LOCAL_RANK", "0")];
     one_line(&exec(&broken, &command), 2, "OARLOCK_RANK_CPUS \"0;x;1\": entry 2 (rank 1)");
@@ -94,8 +96,8 @@ fn where_an_agent_has_placed_the_ranks_its_entries_count() {
 fn cpus_that_cannot_be_had_leave_the_rank_unbound_or_are_refused() {
     let variables = [("OARLOCK_RANK_CPUS", "8191"), ("LOCAL_RANK", "0")];
     let said = exec(&variables, &["--", "echo", "ran"]);
-    assert_eq!((said.status, &*said.out), (0, "ran\n"));
-    assert!(said.err.starts_with("oarlock: warning: rank 0 is not bound to its cpus: "), "{}", said.err);
+    assert_eq!((said.status, &*said.stdout), (0, "ran\n"));
+    assert!(said.stderr.starts_with("oarlock: warning: rank 0 is not bound to its cpus: "), "{}", said.stderr);
     one_line(&exec(&variables, &["--on-failure", "refuse", "--", "echo"]), 1, "cannot have cpus 8191");
 }
 
@@ -110,7 +112,7 @@ fn a_command_that_cannot_be_run_gives_the_shells_status() {
 #[test]
 fn the_command_takes_our_place_with_its_arguments_and_its_status() {
     let said = exec(&[("LOCAL_RANK", "0")], &["--", "sh", "-c", "echo \"$#:$1\"; exit 5", "sh", "--cpu-map", "b c"]);
-    assert_eq!((said.status, &*said.out), (5, "2:--cpu-map\n"));
+    assert_eq!((said.status, &*said.stdout), (5, "2:--cpu-map\n"));
 }
 
 #[test]
@@ -123,12 +125,16 @@ fn where_memory_policies_are_denied_one_rank_says_so_and_all_run() {
         without_memory_policy(command.env("LOCAL_RANK", rank).env("LOCAL_WORLD_SIZE", "3"))
     };
     let speaker = denied("0", &[]);
-    assert_eq!((speaker.status, &*speaker.out), (0, "ran\n"));
-    assert!(speaker.err.starts_with("oarlock: warning: memory is not bound: the kernel denies"), "{}", speaker.err);
-    assert_eq!(speaker.err.lines().count(), 1);
+    assert_eq!((speaker.status, &*speaker.stdout), (0, "ran\n"));
+    assert!(
+        speaker.stderr.starts_with("oarlock: warning: memory is not bound: the kernel denies"),
+        "{}",
+        speaker.stderr
+    );
+    assert_eq!(speaker.stderr.lines().count(), 1);
     for rank in ["1", "2"] {
         let said = denied(rank, &[]);
-        assert_eq!((said.status, &*said.out, &*said.err), (0, "ran\n", ""));
+        assert_eq!((said.status, &*said.stdout, &*said.stderr), (0, "ran\n", ""));
     }
     one_line(&denied("1", &["--on-failure", "refuse"]), 1, "CAP_SYS_NICE");
 }
@@ -143,12 +149,12 @@ fn a_refusal_is_one_line_and_a_warning_is_said_by_rank_0_alone() {
     };
     let command = ["--gpus", &*device, "--cpu-map", "auto", "--", "echo", "ran"];
     let unbound = exec(&variables, &command);
-    assert_eq!((unbound.status, &*unbound.out, &*unbound.err), (0, "ran\n", ""));
+    assert_eq!((unbound.status, &*unbound.stdout, &*unbound.stderr), (0, "ran\n", ""));
     let speaker = exec(&[("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "2")], &command);
-    assert_eq!(speaker.out, "ran\n");
+    assert_eq!(speaker.stdout, "ran\n");
     assert!(
-        speaker.err.starts_with("oarlock: warning: rank 1 stays unbound") && speaker.err.lines().count() == 1,
+        speaker.stderr.starts_with("oarlock: warning: rank 1 stays unbound") && speaker.stderr.lines().count() == 1,
         "{}",
-        speaker.err
+        speaker.stderr
     );
 }

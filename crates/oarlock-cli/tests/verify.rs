@@ -2,13 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod call;
 mod live;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::{Command, Stdio};
 
-use live::{Running, Said, TOUCH_MEMORY, oarlock, run, two_cpus};
+use call::Call;
+use live::{Running, TOUCH_MEMORY, oarlock, run, two_cpus};
 use oarlock_core::CpuSet;
 use oarlock_kernel::affinity;
 
@@ -27,12 +29,12 @@ fn two_ranks() -> (Running, Vec<u32>) {
     (running, pids)
 }
 
-fn verify(pid: u32) -> (Said, serde_json::Value) {
+fn verify(pid: u32) -> (Call, serde_json::Value) {
     let pid = pid.to_string();
     let text = run(["verify", "--pid", &pid]);
     let json = run(["verify", "--pid", &pid, "--format", "json"]);
     assert_eq!(json.status, text.status);
-    let report = serde_json::from_str(&json.out).unwrap();
+    let report = serde_json::from_str(&json.stdout).unwrap();
     (text, report)
 }
 
@@ -54,7 +56,7 @@ fn second_thread(pid: u32) -> u32 {
 fn the_ranks_of_run_are_found_below_it_and_are_as_planned() {
     let (running, pids) = two_ranks();
     let (text, report) = verify(running.pid());
-    assert_eq!((text.status, &*text.err), (0, ""), "{}", text.out);
+    assert_eq!((text.status, &*text.stderr), (0, ""), "{}", text.stdout);
     assert_eq!(report["as_planned"], true);
     let processes = report["processes"].as_array().unwrap();
     assert_eq!(processes.len(), 3);
@@ -68,9 +70,9 @@ fn the_ranks_of_run_are_found_below_it_and_are_as_planned() {
         assert_eq!(process["locality_percent"], 100.0);
         assert!(process["pages"][0]["anon_kib"].as_u64().unwrap() >= 16 << 10);
         assert!(
-            text.out.lines().any(|line| line.contains(&format!(" {pid} ")) && line.ends_with("as planned")),
+            text.stdout.lines().any(|line| line.contains(&format!(" {pid} ")) && line.ends_with("as planned")),
             "{}",
-            text.out
+            text.stdout
         );
     }
     let second = processes.iter().find(|process| process["pid"] == pids[1]).unwrap();
@@ -90,10 +92,14 @@ fn a_thread_that_is_moved_by_hand_is_named_until_it_is_back() {
     let (text, report) = verify(running.pid());
     assert_eq!((text.status, &report["as_planned"]), (1, &false.into()));
     let problem = format!("thread {tid} (toucher) may run on cpus {first}; planned are {last}");
-    assert!(text.out.contains(&format!("not as planned: rank 1, process {}: {problem}\n", pids[1])), "{}", text.out);
-    assert_eq!(text.out.matches("not as planned:").count(), 1);
+    assert!(
+        text.stdout.contains(&format!("not as planned: rank 1, process {}: {problem}\n", pids[1])),
+        "{}",
+        text.stdout
+    );
+    assert_eq!(text.stdout.matches("not as planned:").count(), 1);
     let (alone, _) = verify(pids[0]);
-    assert_eq!(alone.status, 0, "{}", alone.out);
+    assert_eq!(alone.status, 0, "{}", alone.stdout);
     affinity::set_thread(tid, &CpuSet::of(last)).unwrap();
     assert_eq!(verify(running.pid()).0.status, 0);
 }
@@ -109,11 +115,11 @@ fn a_thread_that_the_job_binds_inside_the_wall_is_a_note() {
     let tid = second_thread(pids[0]);
     affinity::set_thread(tid, &CpuSet::of(last)).unwrap();
     let (text, _) = verify(running.pid());
-    assert_eq!(text.status, 0, "{}", text.out);
+    assert_eq!(text.status, 0, "{}", text.stdout);
     assert!(
-        text.out.contains(&format!("thread {tid} (toucher): bound by the job itself to cpus {last} of ")),
+        text.stdout.contains(&format!("thread {tid} (toucher): bound by the job itself to cpus {last} of ")),
         "{}",
-        text.out
+        text.stdout
     );
 }
 
@@ -126,7 +132,7 @@ fn a_rank_under_exec_is_verified_too() {
     let mut running = Running::start(command.env("LOCAL_RANK", "0").env("LOCAL_WORLD_SIZE", "1"));
     assert_eq!(running.line(), format!("READY {}", running.pid()), "exec takes the place of the command");
     let (text, report) = verify(running.pid());
-    assert_eq!(text.status, 0, "{}", text.out);
+    assert_eq!(text.status, 0, "{}", text.stdout);
     assert_eq!(
         (&report["processes"][0]["rank"], &report["processes"][0]["cpus"]),
         (&0.into(), &last.to_string().into())
@@ -139,13 +145,21 @@ fn anonymous_pages_behind_the_wrong_wall_are_not_as_planned_and_under_preferred_
     let running = stay(&bound);
     let (text, report) = verify(running.pid());
     assert_eq!(text.status, 1);
-    assert!(text.out.contains("may get memory from nodes ") && text.out.contains("planned are 1000"), "{}", text.out);
-    assert!(text.out.contains("anonymous pages (") && text.out.contains("than the planned 1000"), "{}", text.out);
+    assert!(
+        text.stdout.contains("may get memory from nodes ") && text.stdout.contains("planned are 1000"),
+        "{}",
+        text.stdout
+    );
+    assert!(
+        text.stdout.contains("anonymous pages (") && text.stdout.contains("than the planned 1000"),
+        "{}",
+        text.stdout
+    );
     assert_eq!(report["processes"][0]["locality_percent"], 0.0);
     let preferred = [&bound[..], &[("OARLOCK_MEM_POLICY", OsStr::new("preferred"))]].concat();
     let running = stay(&preferred);
     let (text, report) = verify(running.pid());
-    assert_eq!(text.status, 0, "{}", text.out);
+    assert_eq!(text.status, 0, "{}", text.stdout);
     assert_eq!(report["processes"][0]["locality_percent"], 0.0);
 }
 
@@ -161,9 +175,9 @@ fn an_environment_that_makes_no_sense_is_reported_in_words() {
     ] {
         let running = stay(&[(key, OsStr::from_bytes(value)), ("LOCAL_RANK", OsStr::new(rank))]);
         let (text, report) = verify(running.pid());
-        assert_eq!((text.status, &*text.err), (1, ""));
-        assert!(text.out.contains(expected), "{} lacks {expected}", text.out);
-        assert!(!text.out.contains('\x1b'), "{:?}", text.out);
+        assert_eq!((text.status, &*text.stderr), (1, ""));
+        assert!(text.stdout.contains(expected), "{} lacks {expected}", text.stdout);
+        assert!(!text.stdout.contains('\x1b'), "{:?}", text.stdout);
         assert_eq!(report["processes"][0]["status"], "not_as_planned");
     }
 }
@@ -172,8 +186,8 @@ fn an_environment_that_makes_no_sense_is_reported_in_words() {
 fn a_process_with_nothing_planned_is_listed_and_fine() {
     let running = stay(&[("OARLOCK_RANK_CPUS", OsStr::new("0;x"))]);
     let (text, report) = verify(running.pid());
-    assert_eq!((text.status, &report["processes"][0]["status"]), (0, &"unplanned".into()), "{}", text.out);
-    assert!(text.out.contains("nothing planned"));
+    assert_eq!((text.status, &report["processes"][0]["status"]), (0, &"unplanned".into()), "{}", text.stdout);
+    assert!(text.stdout.contains("nothing planned"));
 }
 
 #[test]
@@ -181,7 +195,7 @@ fn several_processes_are_verified_at_once_and_each_only_once() {
     let (one, other) = (stay(&[]), stay(&[]));
     let (own, one, other) = (std::process::id(), one.pid().to_string(), other.pid().to_string());
     let said = run(["verify", "--format", "json", "--pid", &one, &other, "--pid", &format!("{one},{own}")]);
-    let report: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
     let pids: Vec<String> =
         report["processes"].as_array().unwrap().iter().map(|process| process["pid"].to_string()).collect();
     assert_eq!(pids[..2], [one.clone(), other]);
@@ -191,11 +205,11 @@ fn several_processes_are_verified_at_once_and_each_only_once() {
 #[test]
 fn a_process_that_does_not_exist_is_one_line_and_a_wrong_call_is_too() {
     let said = run(["verify", "--pid", "4194305"]);
-    assert_eq!((said.status, &*said.out, &*said.err), (1, "", "oarlock: process 4194305 does not exist\n"));
+    assert_eq!((said.status, &*said.stdout, &*said.stderr), (1, "", "oarlock: process 4194305 does not exist\n"));
     for arguments in
         [vec!["verify"], vec!["verify", "--pid"], vec!["verify", "--pid", "self"], vec!["verify", "--pid", "-1"]]
     {
         let said = run(arguments.iter().copied());
-        assert_eq!((said.status, said.err.lines().count()), (2, 1), "{arguments:?}: {}", said.err);
+        assert_eq!((said.status, said.stderr.lines().count()), (2, 1), "{arguments:?}: {}", said.stderr);
     }
 }

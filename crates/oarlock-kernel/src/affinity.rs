@@ -99,19 +99,22 @@ pub fn set_thread(tid: u32, cpus: &CpuSet) -> Result<Live<()>, AffinityError> {
 /// Gives every thread of the process these CPUs, and returns how many threads that were.
 ///
 /// A thread that is started meanwhile has the affinity of the thread that started it, old or new: the list is read until
-/// it holds no thread that was not set.
+/// none in it has to be set.
 pub fn set_process(process: &Process, cpus: &CpuSet) -> Result<Live<usize>, AffinityError> {
-    let mut done = BTreeSet::new();
+    let mut seen = BTreeSet::new();
     loop {
         let Live::Here(threads) = process.threads()? else { return Ok(Live::Vanished) };
-        let new: Vec<u32> = threads.into_iter().filter(|tid| !done.contains(tid)).collect();
-        if new.is_empty() {
-            return Ok(Live::Here(done.len()));
+        let mut all_were_set = true;
+        for tid in threads {
+            // Each is set once: one that then binds itself elsewhere is not fought here.
+            if seen.insert(tid) && matches!(of_thread(tid)?, Live::Here(has) if has != *cpus) {
+                all_were_set = false;
+                // A thread that ended is done too.
+                let _ended: Live<()> = set_thread(tid, cpus)?;
+            }
         }
-        for tid in new {
-            // A thread that ended is done too.
-            let _ended: Live<()> = set_thread(tid, cpus)?;
-            done.insert(tid);
+        if all_were_set {
+            return Ok(Live::Here(seen.len()));
         }
     }
 }

@@ -54,7 +54,7 @@ fn judge_seen(seen: &Seen, machine: Option<&Machine>) -> ProcessReport {
             report.mixed_anon_kib = pages.mixed.iter().map(|mapping| mapping.anonymous * mapping.page_kib).sum();
             report.locality_percent = near.as_ref().and_then(|near| locality(pages, near));
         }
-        Ok(None) => {}
+        Ok(None) => report.notes.push("the kernel does not say where its pages are".to_owned()),
         Err(why) if planned.is_some() => report.problems.push(format!("its pages cannot be seen: {why}")),
         Err(why) => report.notes.push(format!("its pages cannot be seen: {why}")),
     }

@@ -5,12 +5,14 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use oarlock_core::CpuSet;
 use oarlock_kernel::affinity;
+
+use crate::call::Call;
 
 /// No step of a test takes longer, unless it hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -45,24 +47,9 @@ pub(crate) fn oarlock<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Comma
     command
 }
 
-/// What the command printed, as text, and its exit status.
-pub(crate) struct Said {
-    pub(crate) status: i32,
-    pub(crate) out: String,
-    pub(crate) err: String,
-}
-
-pub(crate) fn said(output: &Output) -> Said {
-    Said {
-        status: output.status.code().unwrap_or(-1),
-        out: String::from_utf8_lossy(&output.stdout).into_owned(),
-        err: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
-}
-
 /// Runs the command with these arguments to its end.
-pub(crate) fn run<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Said {
-    said(&oarlock(arguments).output().unwrap())
+pub(crate) fn run<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Call {
+    oarlock(arguments).output().unwrap().into()
 }
 
 /// A program that touches memory and stays.
@@ -100,12 +87,12 @@ impl Running {
     }
 
     /// Waits for its end; the rest of its output is in the answer.
-    pub(crate) fn end(mut self) -> Said {
+    pub(crate) fn end(mut self) -> Call {
         use std::io::Read as _;
-        let mut said = Said { status: -1, out: String::new(), err: String::new() };
-        self.out.read_to_string(&mut said.out).unwrap();
-        self.child.stderr.take().unwrap().read_to_string(&mut said.err).unwrap();
-        said.status = self.child.wait().unwrap().code().unwrap_or(-1);
+        let mut said = Call { status: 0, stdout: String::new(), stderr: String::new() };
+        self.out.read_to_string(&mut said.stdout).unwrap();
+        self.child.stderr.take().unwrap().read_to_string(&mut said.stderr).unwrap();
+        said.status = self.child.wait().unwrap().code().unwrap();
         said
     }
 }
@@ -144,7 +131,7 @@ pub(crate) fn two_cpus() -> (u32, u32) {
 
 /// Runs the command as in a container without `CAP_SYS_NICE`: the runtimes' default seccomp profile denies the memory
 /// policy calls. Children inherit the filter of the thread that starts them.
-pub(crate) fn without_memory_policy(command: &mut Command) -> Said {
+pub(crate) fn without_memory_policy(command: &mut Command) -> Call {
     use seccompiler::{SeccompAction, SeccompFilter};
     let output = std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
@@ -161,7 +148,7 @@ pub(crate) fn without_memory_policy(command: &mut Command) -> Said {
         });
         thread.join().unwrap()
     });
-    said(&output)
+    output.into()
 }
 
 /// The address of a PCI device of this host, to stand for a GPU.
