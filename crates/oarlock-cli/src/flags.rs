@@ -20,7 +20,8 @@ pub(crate) struct MapFlags {
     /// bind (no page elsewhere) or preferred (other nodes stay allowed)
     #[arg(long, value_name = "POLICY")]
     pub(crate) mem_policy: Option<String>,
-    /// The GPUs of the job: indices, ranges, PCI addresses or UUIDs, in rank order; all; or none
+    /// The GPUs of the job: indices, ranges, PCI addresses or UUIDs, in rank order; all; or none [default: all; for run and
+    /// exec those that this process sees, as `CUDA_VISIBLE_DEVICES` orders them]
     #[arg(long, value_name = "LIST|none")]
     pub(crate) gpus: Option<String>,
     /// Per rank, positions among those GPUs: 0,1;2,3

@@ -3,7 +3,8 @@
 use oarlock_core::launcher;
 use oarlock_core::ledger::Ledger;
 use oarlock_core::rankenv::RankEnv;
-use oarlock_core::request::{MemPolicy, Request};
+use oarlock_core::request::{GpuChoice, MemPolicy, Request};
+use oarlock_core::visible;
 use oarlock_kernel::cgroup::{Hierarchy, Limit};
 use oarlock_kernel::placement::Placement;
 use oarlock_kernel::{Live, Proc};
@@ -34,6 +35,10 @@ impl Job {
         request.allowed_cpus = found.allowed.cpus;
         request.allowed_mems = found.allowed.mems;
         request.memory_limit = memory_limit();
+        if request.gpus == GpuChoice::All {
+            request.gpus = visible::gpus(&found.machine, variable);
+            one_gpu_each(&mut request);
+        }
         let plan = oarlock_core::plan(&found.machine, &Ledger::default(), &request)?;
         Ok(Self {
             env: RankEnv::from(&plan),
@@ -69,6 +74,18 @@ impl Job {
     /// The first rank whose memory is bound: of the ranks of one launcher, the one that speaks for all when that fails.
     pub(crate) fn first_with_memory(&self) -> Option<usize> {
         (0..self.ranks()).find(|&rank| self.placement(rank).mems.is_some())
+    }
+}
+
+/// A launcher that gives each rank an environment of its own with a single GPU (Ray does) has paired them already: the
+/// GPU is this rank's, whichever rank it is.
+fn one_gpu_each(request: &mut Request) {
+    let listed = visible::VISIBLE_DEVICES.iter().any(|key| variable(key).is_some());
+    if let (GpuChoice::Some(gpus), Some(ranks), None) = (&request.gpus, request.ranks, &request.rank_gpus)
+        && listed
+        && gpus.len() == 1
+    {
+        request.rank_gpus = Some(vec![vec![0]; ranks as usize]);
     }
 }
 

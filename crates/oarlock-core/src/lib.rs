@@ -14,6 +14,7 @@ pub mod plan;
 pub mod rankenv;
 pub mod refusal;
 pub mod request;
+pub mod visible;
 
 pub use idset::{CpuSet, NodeSet};
 pub use machine::Machine;
