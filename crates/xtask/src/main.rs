@@ -2,6 +2,7 @@
 
 mod build;
 mod command;
+mod generate;
 mod packages;
 mod progress;
 mod test;
@@ -23,6 +24,12 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Write the Rust code of proto/ anew
+    Generate {
+        /// Write nothing, and fail where the committed code is not what would be written
+        #[arg(long)]
+        check: bool,
+    },
     /// Format, lints, every test, and the emulated machines
     Test {
         /// Leave out what needs emulated machines
@@ -45,6 +52,7 @@ enum Task {
 impl Task {
     fn run(self) -> Result<()> {
         match self {
+            Self::Generate { check } => generate::run(check),
             Self::Test { fast } => test::run(fast),
             Self::Vm { shape: Some(shape), scenario, list: false } => vm::run_one(&shape, scenario.as_deref()),
             Self::Vm { .. } => vm::list(),

@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use crate::build::cargo;
 use crate::command;
+use crate::generate;
 use crate::packages::{self, For};
 use crate::progress::Progress;
 use crate::vm;
@@ -13,6 +14,8 @@ pub(crate) fn run(fast: bool) -> Result<()> {
     let mut progress = Progress::begin();
     progress.step("packages for building");
     packages::require(&[For::Building])?;
+    progress.step("generated code");
+    generate::run(true)?;
     for (what, arguments) in [
         ("format", &["fmt", "--all", "--check"][..]),
         ("clippy", &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]),

@@ -1,0 +1,15 @@
+//! Kubelet's side: a device plugin for one resource or several, and what kubelet says it gave to whom.
+//!
+//! This crate speaks the protocols and decides nothing about placement by itself: a [`Backend`] holds the devices and
+//! answers for them. [`serve`] does the rest: socket, registration, and all that a host does to them.
+
+mod backend;
+pub mod paths;
+pub mod proto;
+pub mod resource_name;
+mod state;
+
+pub use backend::{AllocateError, Allocation, Backend, Device};
+pub use paths::KubeletPaths;
+pub use resource_name::{ResourceName, ResourceNameError};
+pub use state::{Phase, State};

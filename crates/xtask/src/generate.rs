@@ -1,0 +1,44 @@
+//! `cargo xtask generate`: Rust from `proto/`. The result is committed, so that nobody who builds needs protoc; the
+//! proto files are read by a library for the same reason.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::workspace;
+
+/// What is generated: a proto file, and the file it becomes.
+const GENERATED: [(&str, &str); 2] = [
+    ("proto/deviceplugin/v1beta1/api.proto", "crates/oarlock-device-plugin/src/proto/v1beta1.rs"),
+    ("proto/podresources/v1/api.proto", "crates/oarlock-device-plugin/src/proto/v1.rs"),
+];
+
+/// Writes the code of every proto file, or, with `check`, compares it with what is committed.
+pub(crate) fn run(check: bool) -> Result<()> {
+    for (proto, rust) in GENERATED {
+        let fresh = code_of(&workspace().join(proto)).with_context(|| format!("cannot generate code from {proto}"))?;
+        let committed = workspace().join(rust);
+        if check {
+            let held = fs::read_to_string(&committed).with_context(|| format!("cannot read {rust}"))?;
+            ensure!(held == fresh, "{rust} is not what {proto} gives: run cargo xtask generate");
+        } else {
+            fs::write(&committed, fresh).with_context(|| format!("cannot write {rust}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The Rust code of one proto file, whose name is its package's.
+fn code_of(proto: &Path) -> Result<String> {
+    let folder = proto.parent().context("a proto file lies in a folder")?;
+    let descriptors = protox::compile([proto], [folder])?;
+    let package = descriptors.file.first().context("the file is empty")?.package().to_owned();
+    let out = tempfile::tempdir()?;
+    tonic_prost_build::configure()
+        .out_dir(out.path())
+        // The same answer in the same order each time.
+        .btree_map(".")
+        .compile_fds(descriptors)?;
+    Ok(fs::read_to_string(out.path().join(format!("{package}.rs")))?)
+}
