@@ -115,11 +115,14 @@ fn ranks_have_no_standard_input() {
 
 #[test]
 fn the_status_of_the_first_failure_counts_and_the_other_ranks_are_ended() {
-    // The traps of the others are set by then.
-    let script = "if [ $LOCAL_RANK = 2 ]; then sleep 0.3; exit 7; fi
-        trap 'echo told; exit 9' TERM; while :; do read -r line < /dev/null; done";
+    let ready = tempfile::tempdir().unwrap();
+    let script = format!(
+        "cd {}; if [ $LOCAL_RANK = 2 ]; then until [ -e 0 -a -e 1 ]; do sleep 0.02; done; exit 7; fi
+        trap 'echo told; exit 9' TERM; : > $LOCAL_RANK; while :; do read -r line < /dev/null; done",
+        ready.path().display()
+    );
     let start = Instant::now();
-    let said = run(["run", "--nproc-per-node", "3", "--", "sh", "-c", script]);
+    let said = run(["run", "--nproc-per-node", "3", "--", "sh", "-c", &script]);
     assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
     assert_eq!(said.status, 7);
     assert_eq!((lines_of(&said.stdout, 0), lines_of(&said.stdout, 1)), (vec!["told"], vec!["told"]));
@@ -130,9 +133,14 @@ fn the_status_of_the_first_failure_counts_and_the_other_ranks_are_ended() {
 
 #[test]
 fn a_rank_that_does_not_end_when_asked_is_killed_after_the_grace_period() {
-    let script = "trap '' TERM; if [ $LOCAL_RANK = 0 ]; then sleep 0.3; exit 4; fi; while :; do sleep 0.05; done";
+    let ready = tempfile::tempdir().unwrap();
+    let script = format!(
+        "cd {}; if [ $LOCAL_RANK = 0 ]; then until [ -e 1 ]; do sleep 0.02; done; exit 4; fi
+        trap '' TERM; : > 1; while :; do sleep 0.05; done",
+        ready.path().display()
+    );
     let start = Instant::now();
-    let said = run(["run", "--grace-period", "1", "--nproc-per-node", "2", "--", "sh", "-c", script]);
+    let said = run(["run", "--grace-period", "1", "--nproc-per-node", "2", "--", "sh", "-c", &script]);
     assert_eq!(said.status, 4);
     assert!((Duration::from_secs(1)..Duration::from_secs(8)).contains(&start.elapsed()), "{:?}", start.elapsed());
 }

@@ -44,8 +44,8 @@ pub struct Pages {
 
 impl Pages {
     fn add(&mut self, count: u64, page_kib: u64) {
-        self.count += count;
-        self.kib += count * page_kib;
+        self.count = self.count.saturating_add(count);
+        self.kib = self.kib.saturating_add(count.saturating_mul(page_kib));
     }
 }
 
@@ -79,8 +79,8 @@ impl NumaMaps {
     pub fn anonymous_total(&self) -> Pages {
         let mut total = Pages::default();
         for pages in self.anonymous.values() {
-            total.count += pages.count;
-            total.kib += pages.kib;
+            total.count = total.count.saturating_add(pages.count);
+            total.kib = total.kib.saturating_add(pages.kib);
         }
         for mapping in &self.mixed {
             total.add(mapping.anonymous, mapping.page_kib);
@@ -93,8 +93,8 @@ impl NumaMaps {
     pub fn anonymous_outside(&self, nodes: &NodeSet) -> Pages {
         let mut outside = Pages::default();
         for (_, pages) in self.anonymous.iter().filter(|(node, _)| !nodes.contains(**node)) {
-            outside.count += pages.count;
-            outside.kib += pages.kib;
+            outside.count = outside.count.saturating_add(pages.count);
+            outside.kib = outside.kib.saturating_add(pages.kib);
         }
         for mapping in &self.mixed {
             let inside = mapping.pages.iter().filter(|(node, _)| nodes.contains(*node)).map(|(_, count)| count).sum();
@@ -223,9 +223,9 @@ impl Line {
                 }
             }
         }
-        // Sums stay far below 2^64: no machine has 2^52 pages.
-        let bounded = |count: u64| count < 1 << 52;
-        if !(parsed.pages.iter().all(|&(_, count)| bounded(count)) && parsed.page_kib < 1 << 32) {
+        // 2^40 KiB are a PiB, and addresses end at 128 PiB. A line has room for 2^14 nodes, and sums stay below 2^64.
+        let bounded = |count: u64| count.checked_mul(parsed.page_kib.max(1)).is_some_and(|kib| kib < 1 << 40);
+        if !parsed.pages.iter().all(|&(_, count)| bounded(count)) {
             return Err("no machine has that many pages".to_owned());
         }
         if parsed.anonymous > parsed.pages.iter().map(|(_, count)| count).sum() {

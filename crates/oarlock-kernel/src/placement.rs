@@ -46,22 +46,21 @@ fn bind_memory(mems: &NodeSet) -> Result<(), PolicyError> {
 #[derive(Debug)]
 pub struct Before {
     cpus: Option<CpuSet>,
-    /// `None` where the kernel does not tell: then it does not let the policy be changed either.
-    policy: Option<MemoryPolicy>,
+    policy: MemoryPolicy,
 }
 
 impl Before {
     /// The calling thread's binding now.
     pub fn of_current_thread() -> Result<Self, AffinityError> {
-        Ok(Self { cpus: affinity::of_thread(0)?.here(), policy: MemoryPolicy::current().ok() })
+        // Where the kernel does not tell the policy, it does not let it be changed either.
+        let policy = MemoryPolicy::current().unwrap_or_else(|_| MemoryPolicy::first_touch());
+        Ok(Self { cpus: affinity::of_thread(0)?.here(), policy })
     }
 
     /// Gives the calling thread that binding again.
     pub fn restore(&self) -> Result<(), AffinityError> {
-        if let Some(policy) = &self.policy {
-            // What it was before, the kernel has accepted before.
-            drop(policy.apply());
-        }
+        // What it was before, the kernel has accepted before, unless it accepts nothing.
+        drop(self.policy.apply());
         match &self.cpus {
             Some(cpus) => affinity::set_thread(0, cpus).map(|_: Live<()>| ()),
             None => Ok(()),

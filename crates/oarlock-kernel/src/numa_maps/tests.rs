@@ -1,5 +1,7 @@
 use std::fs;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::proc::{Live, Proc};
 
@@ -97,4 +99,34 @@ fn the_test_process_has_its_own_memory_on_its_only_allowed_nodes() {
     assert_eq!(maps.anonymous_outside(&allowed), Pages::default());
     assert_eq!(maps.anonymous_outside(&NodeSet::of(1023)), maps.anonymous_total());
     drop(memory);
+}
+
+/// Lines that are nearly right: the parts of real ones, with any numbers, in any order and number.
+fn nearly_a_line() -> impl Strategy<Value = String> {
+    let word = prop_oneof![
+        "[0-9a-f]{1,16}",
+        "(default|bind|prefer|prefer \\(many\\)|weighted interleave|bind=static)(:[0-9,-]{0,8})?",
+        "(anon|dirty|mapped|kernelpagesize_kB|N[0-9]{1,10})=[0-9]{0,20}",
+        "(file=[^ ]{0,9}|heap|stack|huge|\\PC{0,4})",
+    ];
+    proptest::collection::vec(word, 0..12).prop_map(|words| words.join(" "))
+}
+
+proptest! {
+    #[test]
+    fn whatever_stands_there_is_added_up_or_refused_and_no_anonymous_page_is_lost(
+        lines in proptest::collection::vec(nearly_a_line(), 0..6),
+        first in prop::bool::ANY,
+    ) {
+        let mut maps = NumaMaps::default();
+        let mut anonymous = 0;
+        for line in lines.iter().filter_map(|line| Line::parse(&format!("{}{line}", if first { "7f00 bind:0 " } else { "" })).ok()) {
+            anonymous += line.anonymous;
+            maps.add(&line);
+        }
+        prop_assert_eq!(maps.anonymous_total().count, anonymous);
+        prop_assert_eq!(maps.anonymous_outside(&NodeSet::new()).count, anonymous);
+        let all: NodeSet = "0-1023".parse().unwrap();
+        prop_assert!(maps.anonymous_outside(&all).count <= anonymous);
+    }
 }
