@@ -1,4 +1,7 @@
 //! `oarlock run`: plans the ranks of a job on this host, starts them bound, and sees them to their end.
+//!
+//! Nothing stays behind, whatever the ranks have started. Only where this process itself is killed (`SIGKILL`) can it not
+//! see to that: then the kernel kills the ranks, and what they have started loses its output and is left to itself.
 
 mod output;
 mod remains;
