@@ -1,7 +1,7 @@
 //! `plan`: the one decision. The agent, the hook and the command line all ask here.
 //!
-//! In order: what is allowed ([`ground`]), which GPUs each rank drives ([`seats`]), where that puts its CPUs ([`cpus`]),
-//! and then its memory ([`mems`]).
+//! In order: what is allowed (`plan::ground`), which GPUs each rank drives (`plan::seats`), where that puts its CPUs (`plan::cpus`),
+//! and then its memory (`plan::mems`).
 
 mod cpus;
 mod ground;

@@ -5,6 +5,7 @@
 
 mod backend;
 pub mod paths;
+pub mod prefer;
 pub mod proto;
 pub mod resource_name;
 mod state;
