@@ -1,13 +1,14 @@
 //! The machine file: one machine as JSON, as `oarlock capture` writes it and as people write it from what a source states.
 //!
 //! `nodes[]` has `id`, `cpulist`, `memory_mb`; `gpus[]` has `index`, `pci`, `numa_node`, `cpu_affinity`; `smt`,
-//! `cpus_total` and `distances` describe the whole. Every field but the nodes' ids may be null. What is missing is derived
+//! `cpus_total`, `distances` and `link_matrix` describe the whole. Every field but the nodes' ids may be null. What is missing is derived
 //! where one fact implies it, else the file is refused with what is missing. Captured files also have `cores`, `l3`,
 //! `packages`, `devices` and more per GPU; those count before anything derived. Unknown fields are kept.
 
 mod derive;
 mod fields;
 mod gpus;
+mod links;
 mod read;
 mod write;
 

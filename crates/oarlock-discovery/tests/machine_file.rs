@@ -6,6 +6,7 @@ use std::error::Error;
 use std::path::Path;
 
 use oarlock_core::CpuSet;
+use oarlock_core::link::Link;
 use oarlock_core::locality::{Evidence, Locality};
 use oarlock_core::machine::{Gpu, Machine, Node, Package, PciDevice};
 use oarlock_core::pci::PciAddress;
@@ -55,6 +56,32 @@ fn the_file_that_the_next_tests_break_is_whole() {
 }
 
 #[test]
+fn links_are_read_by_the_gpus_index_whatever_the_order_of_columns_and_gpus() {
+    let file = broken(|f| {
+        f["link_matrix"] = json!({
+            "columns": ["GPU1", "NIC0", "GPU0"],
+            "rows": {"GPU1": ["X", "PIX", " NV4"], "NIC0": ["PIX", "X", "SYS"]},
+        });
+    });
+    let found = parse(&file).unwrap();
+    // The row of GPU 0 is missing: the other end's word counts.
+    let nv4 = Link::NvLink(4);
+    assert_eq!(found.machine.links, Some(vec![vec![Link::Unknown, nv4], vec![nv4, Link::Unknown]]));
+    // What is written is what the file said, the column of the NIC included.
+    let written: Value = serde_json::from_str(&machine_file::write(&found.machine, &found.extra)).unwrap();
+    assert_eq!(written["link_matrix"]["columns"], json!(["GPU1", "NIC0", "GPU0"]));
+    assert_eq!(parse(&broken(|_| ())).unwrap().machine.links, None);
+}
+
+#[test]
+fn a_word_that_no_class_has_leaves_the_pair_unknown() {
+    let file = broken(|f| {
+        f["link_matrix"] = json!({"columns": ["GPU0", "GPU1"], "rows": {"GPU0": ["X", "INTE"], "GPU1": [null]}});
+    });
+    assert_eq!(parse(&file).unwrap().machine.links, Some(vec![vec![Link::Unknown; 2]; 2]));
+}
+
+#[test]
 fn contradictions_are_refused_with_both_parts() {
     for (change, words) in [
         ((|f| f["nodes"][1]["id"] = json!(4)) as fn(&mut Value), "node 4 is described twice"),
@@ -69,6 +96,11 @@ fn contradictions_are_refused_with_both_parts() {
         (
             |f| f["nodes"][1]["cpulist"] = json!("3-7"),
             "cpus 3 are on node 4 and on node 7: each cpu is on one node, unless nodes_overlap is true",
+        ),
+        (|f| f["link_matrix"] = json!([]), "link_matrix: an array is not an object with columns and rows"),
+        (
+            |f| f["link_matrix"] = json!({"columns": ["GPU0"], "rows": {"GPU0": "X"}}),
+            "link_matrix.rows.GPU0: \"X\" is not an array of texts",
         ),
         (|f| f["cpus_total"] = json!(7), "cpus_total is 7, and the nodes have 8 cpus"),
         (
@@ -347,8 +379,18 @@ fn machine() -> impl Strategy<Value = Machine> {
                         locality,
                         local_cpus: None,
                     };
+                    let count = gpus.len();
+                    let link = |from: usize, to: usize| match (from.max(to), from.min(to)) {
+                        (1, 0) => Link::NvLink(17),
+                        (3, 1) => Link::Unknown,
+                        (4, 0) => Link::System,
+                        _ if from == to => Link::Unknown,
+                        _ => Link::Switches,
+                    };
+                    let matrix_of_links: Vec<Vec<Link>> =
+                        (0..count).map(|from| (0..count).map(|to| link(from, to)).collect()).collect();
                     Machine {
-                        links: None,
+                        links: (with_l3 && count > 0).then_some(matrix_of_links),
                         name,
                         nodes: nodes.clone(),
                         cores: with_cores.then(|| cores.collect()),

@@ -1,12 +1,12 @@
 //! From JSON to a machine.
 
-use oarlock_core::machine::{Node, Package};
+use oarlock_core::machine::{Gpu, Node, Package};
 use oarlock_core::{CpuSet, Machine, NodeSet};
 use serde_json::Value;
 
 use super::fields::{Fields, parse_text, wrong};
 use super::gpus::{self, RawGpu};
-use super::{Problem, derive};
+use super::{Problem, derive, links};
 use crate::{Allowed, Found};
 
 /// `MAX_NUMNODES` of the kernel's largest configuration.
@@ -61,9 +61,10 @@ pub(super) fn read(bytes: &[u8], default_name: String) -> Result<Found, Problem>
         None => derive::packages(&raw_nodes, &nodes),
     };
     let devices = gpus::devices(&mut file, &nodes, &raw_gpus)?;
-    let gpus = raw_gpus.into_iter().map(|gpu| gpu.resolved(&nodes)).collect();
+    let gpus: Vec<Gpu> = raw_gpus.into_iter().map(|gpu| gpu.resolved(&nodes)).collect();
+    let links = links::read(&file, &gpus)?;
     let machine =
-        Machine { links: None, name, nodes, cores, cores_assumed, l3, packages, distances, gpus, devices }.checked()?;
+        Machine { name, nodes, cores, cores_assumed, l3, packages, distances, gpus, links, devices }.checked()?;
     Ok(Found { machine, allowed: Allowed::default(), warnings, extra: extra(file, smt, cpus_total) })
 }
 

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::gpus::EVIDENCE;
+use super::links;
 
 /// The file, its fields in the order in which a person reads them.
 #[derive(Serialize)]
@@ -25,6 +26,8 @@ struct File<'a> {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     cores_assumed: bool,
     gpus: Vec<FileGpu<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    link_matrix: Option<Value>,
     devices: Vec<FileDevice<'a>>,
     #[serde(flatten)]
     extra: Map<String, Value>,
@@ -90,6 +93,7 @@ pub fn write(machine: &Machine, extra: &Map<String, Value>) -> String {
     // What the source stated of the whole counts before what the parts add up to.
     let cpus_total = extra.remove("cpus_total").unwrap_or_else(|| machine.cpus().len().into());
     let smt = extra.remove("smt").unwrap_or_else(|| smt(machine));
+    let link_matrix = extra.remove("link_matrix");
     let ids = || machine.nodes.iter().map(|node| node.id).collect();
     let file = File {
         name: &machine.name,
@@ -103,6 +107,7 @@ pub fn write(machine: &Machine, extra: &Map<String, Value>) -> String {
         cores: machine.cores.as_deref(),
         cores_assumed: machine.cores_assumed,
         gpus: machine.gpus.iter().map(FileGpu::from).collect(),
+        link_matrix: link_matrix.or_else(|| machine.links.as_ref().map(|links| links::write(&machine.gpus, links))),
         devices: machine.devices.iter().map(FileDevice::from).collect(),
         extra,
     };
