@@ -39,21 +39,16 @@ pub(super) fn read(file: &Fields, gpus: &[Gpu]) -> Result<Option<Vec<Vec<Link>>>
         let word = |at: &Option<usize>| at.and_then(|at| words.get(at).copied()).unwrap_or_default();
         links.push(position.iter().map(|at| Link::from_word(word(at))).collect::<Vec<_>>());
     }
-    Ok(Some(completed(links)))
+    Ok(Some(completed(&links)))
 }
 
 /// A path is the same from both ends: where one end's word is missing, the other's counts.
-fn completed(mut links: Vec<Vec<Link>>) -> Vec<Vec<Link>> {
-    for row in 0..links.len() {
-        for column in 0..row {
-            match (links[row][column], links[column][row]) {
-                (Link::Unknown, known) => links[row][column] = known,
-                (known, Link::Unknown) => links[column][row] = known,
-                _ => {}
-            }
-        }
-    }
-    links
+fn completed(stated: &[Vec<Link>]) -> Vec<Vec<Link>> {
+    let link = |from: usize, to: usize| match stated[from][to] {
+        Link::Unknown => stated[to][from],
+        known => known,
+    };
+    (0..stated.len()).map(|from| (0..stated.len()).map(|to| link(from, to)).collect()).collect()
 }
 
 /// The field as [`read`] takes it.
