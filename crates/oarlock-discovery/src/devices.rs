@@ -3,7 +3,7 @@
 use oarlock_core::locality::{Evidence, Locality, resolve};
 use oarlock_core::machine::{Gpu, Node, PciDevice};
 
-use crate::nvml::NvmlGpu;
+use crate::nvml;
 use crate::sysfs::{GpuMemory, PciFacts};
 
 const NVIDIA: u16 = 0x10de;
@@ -32,7 +32,7 @@ pub(crate) fn sort_out(
     nodes: &[Node],
     mut facts: Vec<PciFacts>,
     memory: &[GpuMemory],
-    nvml: &[NvmlGpu],
+    nvml: &[nvml::Gpu],
     warnings: &mut Vec<String>,
 ) -> (Vec<Gpu>, Vec<PciDevice>) {
     for gpu in nvml {
@@ -125,14 +125,16 @@ mod tests {
         facts
     }
 
-    fn nvml(index: u32, address: &str) -> NvmlGpu {
-        NvmlGpu {
+    fn nvml(index: u32, address: &str) -> nvml::Gpu {
+        nvml::Gpu {
             index,
             pci: address.parse().unwrap(),
             uuid: Some(format!("GPU-{index}")),
             name: Some("NVIDIA H100".to_owned()),
+            minor: None,
             memory_node: None,
             memory_affinity: None,
+            mig: None,
         }
     }
 

@@ -10,7 +10,7 @@ use hwlocality::topology::export::xml::XMLExportFlags;
 use oarlock_core::Machine;
 
 use crate::sysfs::{self, Tree};
-use crate::{DiscoveryError, Found, Options, devices, hwloc_xml, nvml};
+use crate::{DiscoveryError, Found, Options, devices, hwloc_xml, links, nvml};
 
 /// NVIDIA's PCI vendor id.
 const NVIDIA: u16 = 0x10de;
@@ -126,18 +126,20 @@ fn merge_nvml(found: &mut Found, root: &Path, library: Option<&Path>) -> Result<
         Err(_) => (Vec::new(), Vec::new()),
     };
     let expected = facts.iter().any(|device| device.vendor == Some(NVIDIA));
-    let gpus = nvml::read(library, expected, &mut found.warnings);
-    if gpus.is_empty() {
+    let known = nvml::read(library, expected, &mut found.warnings);
+    if known.gpus.is_empty() {
         return Ok(());
     }
     let machine = &mut found.machine;
-    for id in gpus.iter().filter_map(|gpu| gpu.memory_node) {
+    for id in known.gpus.iter().filter_map(|gpu| gpu.memory_node) {
         if let Some(node) = machine.nodes.iter_mut().find(|node| node.id == id && node.cpus.is_empty()) {
             node.gpu_memory = true;
         }
     }
     let mut warnings = Vec::new();
-    (machine.gpus, machine.devices) = devices::sort_out(&machine.nodes, facts, &memory, &gpus, &mut warnings);
+    let paths = sysfs::paths(&facts);
+    (machine.gpus, machine.devices) = devices::sort_out(&machine.nodes, facts, &memory, &known.gpus, &mut warnings);
+    machine.links = links::between(&machine.gpus, &paths, &known);
     found.warnings.extend(warnings);
     let machine = std::mem::take(machine);
     found.machine = machine

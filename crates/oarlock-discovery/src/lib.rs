@@ -8,8 +8,9 @@ mod error;
 mod hwloc;
 mod hwloc_xml;
 mod kernel_file;
+mod links;
 pub mod machine_file;
-mod nvml;
+pub mod nvml;
 mod source;
 pub mod sysfs;
 

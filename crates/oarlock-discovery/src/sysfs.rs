@@ -5,11 +5,14 @@ mod cpuset;
 mod nodes;
 mod pci;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use oarlock_core::pci::PciAddress;
 use oarlock_core::{CpuSet, Machine};
 
-use crate::{Allowed, DiscoveryError, Found, kernel_file};
+use crate::links::{self, PciPath};
+use crate::{Allowed, DiscoveryError, Found, kernel_file, nvml};
 
 pub(crate) use cpuset::status_allowed;
 pub(crate) use pci::{GpuMemory, PciFacts};
@@ -55,9 +58,10 @@ impl Tree {
             }
         }
         let facts = self.pci(&cpus)?;
+        let paths = paths(&facts);
         let (gpus, devices) = crate::devices::sort_out(&nodes, facts, &memory, &[], &mut warnings);
         let machine = Machine {
-            links: None,
+            links: links::between(&gpus, &paths, &nvml::Known::default()),
             cores_assumed: false,
             name: self.name()?,
             nodes,
@@ -93,6 +97,11 @@ impl Tree {
         let root = self.root.canonicalize().unwrap_or_else(|_| self.root.clone());
         Ok(root.file_name().map_or_else(|| "this machine".to_owned(), |name| name.to_string_lossy().into_owned()))
     }
+}
+
+/// The ways up the tree of the devices that have one.
+pub(crate) fn paths(facts: &[PciFacts]) -> BTreeMap<PciAddress, PciPath> {
+    facts.iter().filter_map(|device| Some((device.address, device.path.clone()?))).collect()
 }
 
 /// What is allowed, cut to what the machine has: a cpuset can name CPUs that are offline or never were.

@@ -1,15 +1,18 @@
 //! PCI devices, the bridges above them, and which NUMA node is a GPU's own memory.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use oarlock_core::CpuSet;
 use oarlock_core::locality::LocalityFacts;
 use oarlock_core::pci::PciAddress;
 
+use crate::links::PciPath;
 use crate::{DiscoveryError, kernel_file};
 
 /// Class code of every kind of bridge, in the upper 8 of 24 bits.
 const BRIDGE: u32 = 0x06;
+/// Display controllers and processing accelerators, likewise.
+const GPU_KINDS: [u32; 2] = [0x03, 0x12];
 
 /// What the files of one PCI device say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +28,8 @@ pub(crate) struct PciFacts {
     /// The vendor library's number, where the source has it.
     pub(crate) index: Option<u32>,
     pub(crate) locality: LocalityFacts,
+    /// Its way up the tree, where it is of a kind that can be a GPU.
+    pub(crate) path: Option<PciPath>,
 }
 
 /// A NUMA node that is the memory of the GPU at `address`.
@@ -48,6 +53,7 @@ impl PciFacts {
             uuid: None,
             index: None,
             locality: LocalityFacts::default(),
+            path: None,
         }
     }
 }
@@ -69,6 +75,7 @@ pub(super) fn read(folder: &Path, online: &CpuSet) -> Result<Vec<PciFacts>, Disc
             driver: driver(&folder),
             name: class_name(&folder)?,
             locality: locality(&folder, online)?,
+            path: class.filter(|class| GPU_KINDS.contains(&(class >> 16))).and_then(|_| path(&folder)),
             ..PciFacts::at(address)
         });
     }
@@ -110,7 +117,7 @@ fn place(device: &Path, online: &CpuSet) -> Result<(Option<i64>, Option<CpuSet>)
 
 /// The folders of the bridges above a device, the nearest first. `bus/pci/devices/X` is a link into the tree of bridges;
 /// where a copy made it a plain folder, nothing is known of them.
-fn bridges(device: &Path) -> Vec<std::path::PathBuf> {
+fn bridges(device: &Path) -> Vec<PathBuf> {
     let Ok(real) = device.canonicalize() else { return Vec::new() };
     real.ancestors()
         .skip(1)
@@ -119,6 +126,15 @@ fn bridges(device: &Path) -> Vec<std::path::PathBuf> {
         })
         .map(Path::to_path_buf)
         .collect()
+}
+
+/// The device's way up the tree: its bridges, and the folder above them, which is the host bridge.
+fn path(device: &Path) -> Option<PciPath> {
+    let bridges = bridges(device);
+    let top = bridges.last().cloned().or_else(|| device.canonicalize().ok())?;
+    let host = top.parent()?.file_name()?.to_string_lossy().into_owned();
+    let address = |bridge: &PathBuf| bridge.file_name()?.to_string_lossy().parse().ok();
+    host.starts_with("pci").then(|| PciPath { bridges: bridges.iter().filter_map(address).collect(), host })
 }
 
 /// Reads `gpus/ADDRESS/numa_status` of NVIDIA's driver, whose line "Node: 255" names the node (POWER9).
