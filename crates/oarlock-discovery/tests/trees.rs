@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::Path;
 
+use oarlock_core::link::Link;
 use oarlock_core::locality::{Evidence, Locality};
 use oarlock_core::machine::Machine;
 use oarlock_discovery::{Found, Options, Source, discover};
@@ -302,4 +303,39 @@ fn a_malformed_file_is_an_error_with_its_path_and_text() {
         let error = discover(&Source::File(folder.path().to_owned()), &Options::default()).unwrap_err().to_string();
         assert!(error.contains(file) && error.contains(text), "{error}");
     }
+}
+
+#[test]
+fn links_follow_the_bridges_between_the_gpus() {
+    let gpu = |address: &str, port: &str| {
+        let below_root = SysDevice::gpu(address).numa_node(0).below_bridge("0000:00:01.0", Some(0));
+        below_root.below_bridge("0000:01:00.0", Some(0)).below_bridge(port, Some(0))
+    };
+    let found = read(
+        written(
+            &SysTree::new(2, 1, 1, 2, 1)
+                .device(gpu("0000:03:00.0", "0000:02:00.0"))
+                .device(gpu("0000:04:00.0", "0000:02:01.0"))
+                .device(
+                    gpu("0000:07:00.0", "0000:02:02.0")
+                        .below_bridge("0000:05:00.0", None)
+                        .below_bridge("0000:06:00.0", None),
+                )
+                .device(SysDevice::gpu("0000:08:00.0").numa_node(0).below_bridge("0000:00:02.0", None))
+                .device(SysDevice::gpu("0000:41:00.0").numa_node(0).below_bridge("0000:40:02.0", None))
+                .device(SysDevice::gpu("0000:81:00.0").numa_node(1).below_bridge("0000:80:02.0", None)),
+        )
+        .path(),
+    );
+    let first: Vec<String> = found.machine.links.unwrap()[0].iter().map(ToString::to_string).collect();
+    assert_eq!(first, ["?", "PIX", "PXB", "PHB", "NODE", "SYS"]);
+}
+
+#[test]
+fn a_tree_copied_without_its_links_tells_only_that_nodes_differ() {
+    let gpu = |address, node| SysDevice::gpu(address).numa_node(node).plain_directory();
+    let tree = SysTree::new(2, 1, 1, 2, 1).device(gpu("0000:03:00.0", 0)).device(gpu("0000:04:00.0", 0));
+    assert_eq!(read(written(&tree).path()).machine.links, None);
+    let links = read(written(&tree.device(gpu("0000:05:00.0", 1))).path()).machine.links.unwrap();
+    assert_eq!(links[0], [Link::Unknown, Link::Unknown, Link::System]);
 }

@@ -66,8 +66,8 @@ impl<'session> Watch<'session> {
                     let set = (!members.is_empty()).then_some(set);
                     return Ok(Self { set, members, unwatched });
                 }
-                Err((_, fault @ Fault::Over(_)) | (None, fault)) => return Err(fault),
                 Err((_, fault)) if patience.with(&fault) => {}
+                Err((_, fault @ Fault::Over(_)) | (None, fault)) => return Err(fault),
                 Err((Some(gpu), fault)) => unwatched.push((gpu, fault)),
             }
         }
