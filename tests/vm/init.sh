@@ -1,7 +1,7 @@
 #!/bin/busybox sh
 # The guest's first process: makes a small system, runs the scenario, reports its end, and switches the machine off.
 /bin/busybox --install -s /bin
-export PATH=/bin
+export PATH=/bin:/debian/bin VM=/vm REPORT=/dev/ttyS1
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
@@ -17,6 +17,8 @@ report hello
 for module in /vm/modules/*.ko; do
     [ -e "$module" ] && insmod "$module"
 done
+[ -e /dev/vda ] && mount -t ext4 -o ro /dev/vda /debian
+cd /tmp
 sh -eu /vm/scenario.sh
 report "end $?"
 poweroff -f

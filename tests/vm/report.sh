@@ -1,8 +1,9 @@
-# What a scenario can say to the host: one line each on the second serial port. Everything else it prints is on the console.
-. /vm/shape.env
+# What a scenario can say to the host: one line each to $REPORT. Everything else it prints is on the console. $VM is the
+# folder of this file.
+. "$VM/shape.env"
 
 report() {
-    printf '%s\n' "$*" >/dev/ttyS1
+    printf '%s\n' "$*" >>"$REPORT"
 }
 
 # say TEXT...: words for whoever watches.
@@ -21,7 +22,7 @@ check() {
 
 # send NAME FILE: the host gets the file under that name.
 send() {
-    { printf 'file %s ' "$1"; base64 -w0 "$2"; echo; } >/dev/ttyS1
+    { printf 'file %s ' "$1"; base64 -w0 "$2"; echo; } >>"$REPORT"
 }
 
 # entry INDEX LIST: one entry of a list that is separated by spaces, counted from 0.

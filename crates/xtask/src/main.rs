@@ -1,8 +1,13 @@
 //! `cargo xtask`: what a developer or CI runs.
 
+mod bench;
 mod build;
 mod command;
+mod debian;
+mod demo;
+mod fuzz;
 mod generate;
+mod launchers;
 mod packages;
 mod progress;
 mod test;
@@ -36,6 +41,18 @@ enum Task {
         #[arg(long)]
         fast: bool,
     },
+    /// Boot an emulated machine, run bound ranks in it, verify them, and draw the plan into oarlock-demo.svg
+    Demo,
+    /// Measure, and print the table of goals and measurements
+    Bench,
+    /// Run every fuzz target for a while
+    Fuzz {
+        /// How long each runs
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
+    /// Run ranks under torchrun on this host, and look at where they are
+    Launchers,
     /// Boot an emulated machine and run a scenario in it, or all that its shape names
     Vm {
         /// List the shapes and their scenarios
@@ -54,6 +71,10 @@ impl Task {
         match self {
             Self::Generate { check } => generate::run(check),
             Self::Test { fast } => test::run(fast),
+            Self::Demo => demo::run(),
+            Self::Bench => bench::run(),
+            Self::Fuzz { seconds } => fuzz::run(seconds),
+            Self::Launchers => launchers::run(),
             Self::Vm { shape: Some(shape), scenario, list: false } => vm::run_one(&shape, scenario.as_deref()),
             Self::Vm { .. } => vm::list(),
         }

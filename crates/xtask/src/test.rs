@@ -5,9 +5,10 @@ use anyhow::Result;
 use crate::build::cargo;
 use crate::command;
 use crate::generate;
+use crate::launchers;
 use crate::packages::{self, For};
 use crate::progress::Progress;
-use crate::vm;
+use crate::vm::{self, Machines};
 
 /// Runs every check, and stops at the first that fails. `fast` leaves the emulated machines out.
 pub(crate) fn run(fast: bool) -> Result<()> {
@@ -30,7 +31,10 @@ pub(crate) fn run(fast: bool) -> Result<()> {
         progress.done("passed, without the emulated machines");
         return Ok(());
     }
-    vm::run_all(&mut progress)?;
+    let machines = Machines::prepare(&mut progress)?;
+    progress.step("torchrun on this host");
+    launchers::on_this_host(&machines)?;
+    vm::run_all(&machines, &mut progress)?;
     progress.done("everything passed");
     Ok(())
 }

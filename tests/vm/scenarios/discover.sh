@@ -1,6 +1,6 @@
 # The kernel shows the machine that the shape declares, and oarlock plans it so. The host compares plan.json with the
 # declaration, and plans machine.json a second time.
-. /vm/report.sh
+. "$VM/report.sh"
 
 for node in /sys/devices/system/node/node[0-9]*; do
     check "cpus of ${node##*/}" "$(cpus_of "${node##*node}")" "$(cat "$node/cpulist")"
@@ -13,8 +13,8 @@ for address in $(echo "$GPUS" | tr , ' '); do
 done
 
 oarlock topology
-oarlock plan --gpus "$GPUS" --cpu-map auto --mem-map auto
-oarlock plan --gpus "$GPUS" --cpu-map auto --mem-map auto --format json >/tmp/plan.json
-send plan.json /tmp/plan.json
-oarlock capture --output /tmp/machine.json
-send machine.json /tmp/machine.json
+oarlock plan $MAPS
+oarlock plan $MAPS --format json >plan.json
+send plan.json plan.json
+oarlock capture --output machine.json
+send machine.json machine.json

@@ -11,12 +11,16 @@ use crate::command::{self, capture};
 
 /// Packages that stand for the newest kernel for virtual machines: Debian's and Ubuntu's.
 const PACKAGES: [&str; 2] = ["linux-image-cloud-amd64", "linux-image-virtual"];
+/// What a disk needs where the kernel has it as modules, in an order in which they can be loaded.
+const DISK_MODULES: [&str; 6] =
+    ["virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_blk"];
 
 /// An unpacked kernel.
 #[derive(Debug)]
 pub(crate) struct Kernel {
     /// Its image.
     pub(crate) image: PathBuf,
+    root: PathBuf,
 }
 
 impl Kernel {
@@ -45,13 +49,28 @@ impl Kernel {
     }
 
     fn unpacked(folder: &Path) -> Option<Self> {
-        let mut images: Vec<PathBuf> = fs::read_dir(folder.join("root/boot"))
+        let root = folder.join("root");
+        let mut images: Vec<PathBuf> = fs::read_dir(root.join("boot"))
             .ok()?
             .filter_map(|entry| Some(entry.ok()?.path()))
             .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-")))
             .collect();
         images.sort();
-        images.pop().map(|image| Self { image })
+        Some(Self { image: images.pop()?, root })
+    }
+
+    /// The modules that a disk needs, in the order of loading. Those that are built in are not among them.
+    pub(crate) fn disk_modules(&self) -> Vec<PathBuf> {
+        let version = self.image.file_name().unwrap_or_default().to_string_lossy();
+        let version = version.trim_start_matches("vmlinuz-");
+        let drivers =
+            ["lib", "usr/lib"].map(|lib| self.root.join(lib).join("modules").join(version).join("kernel/drivers"));
+        let places = drivers.iter().flat_map(|drivers| [drivers.join("virtio"), drivers.join("block")]);
+        let places: Vec<PathBuf> = places.collect();
+        DISK_MODULES
+            .iter()
+            .filter_map(|name| places.iter().map(|place| place.join(format!("{name}.ko"))).find(|path| path.exists()))
+            .collect()
     }
 }
 
@@ -83,5 +102,21 @@ mod tests {
         );
         assert_eq!(kernel_dependency("  Depends: linux-image-cloud"), None);
         assert_eq!(kernel_dependency("linux-image-cloud-amd64"), None);
+    }
+
+    #[test]
+    fn modules_are_loaded_in_an_order_that_the_kernel_takes_and_built_in_ones_are_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let drivers = folder.path().join("root/lib/modules/6.1.0-1/kernel/drivers");
+        fs::create_dir_all(folder.path().join("root/boot")).unwrap();
+        fs::write(folder.path().join("root/boot/vmlinuz-6.1.0-1"), "").unwrap();
+        for module in ["virtio/virtio_pci", "virtio/virtio", "block/virtio_blk", "block/loop"] {
+            let path = drivers.join(format!("{module}.ko"));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        let modules = Kernel::unpacked(folder.path()).unwrap().disk_modules();
+        let names: Vec<_> = modules.iter().map(|path| path.file_stem().unwrap().to_string_lossy()).collect();
+        assert_eq!(names, ["virtio", "virtio_pci", "virtio_blk"]);
     }
 }

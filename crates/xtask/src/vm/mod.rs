@@ -5,7 +5,7 @@ mod initramfs;
 mod judge;
 mod kernel;
 mod qemu;
-mod report;
+pub(crate) mod report;
 mod shape;
 
 use std::fs;
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use crate::debian::Debian;
 use crate::packages::{self, For};
 use crate::progress::Progress;
 use crate::{build, workspace};
@@ -25,20 +26,26 @@ use shape::Shape;
 
 /// Five seconds to boot and a few to run, on a machine that does other things too.
 const LIMIT: Duration = Duration::from_secs(180);
+/// Importing torch takes an emulated CPU half a minute, and every rank does it.
+const TORCHRUN_LIMIT: Duration = Duration::from_secs(900);
+/// The scenario that needs torchrun, and so a disk with Debian's.
+const TORCHRUN: &str = "torchrun";
 
 /// What every boot needs: the kernel, and our programs.
 #[derive(Debug)]
 pub(crate) struct Machines {
-    folder: PathBuf,
+    /// Where everything about emulated machines is kept.
+    pub(crate) folder: PathBuf,
     kernel: Kernel,
-    programs: Vec<PathBuf>,
+    /// `oarlock` and `touch-memory`.
+    pub(crate) programs: Vec<PathBuf>,
 }
 
 impl Machines {
     /// Sees to packages, kernel and programs.
     pub(crate) fn prepare(progress: &mut Progress) -> Result<Self> {
         progress.step("packages for the emulated machines");
-        packages::require(&[For::Building, For::Machines])?;
+        packages::require(&[For::Building, For::Machines, For::Launchers])?;
         let folder = build::target_folder().join("vm");
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         progress.step("the guest's kernel");
@@ -56,10 +63,19 @@ impl Machines {
         ensure!(script.exists(), "there is no scenario {scenario}: {} is not there", script.display());
         let name = format!("{}-{scenario}", shape.name);
         let initramfs = self.folder.join(format!("{name}.cpio"));
-        self.first_root(shape, &script)?.write(&initramfs)?;
+        let mut root = self.first_root(shape, &script)?;
+        let (disk, limit) = if scenario == TORCHRUN {
+            for (place, module) in self.kernel.disk_modules().iter().enumerate() {
+                root.add_file(&format!("vm/modules/{place}.ko"), module);
+            }
+            (Some(self.debian()?.disk()?), TORCHRUN_LIMIT)
+        } else {
+            (None, LIMIT)
+        };
+        root.write(&initramfs)?;
         let console = self.folder.join(format!("{name}.log"));
-        let boot = Boot { kernel: &self.kernel.image, initramfs: &initramfs, disk: None, console: &console };
-        let outcome = guest::boot(shape, boot, LIMIT, &mut show)?;
+        let boot = Boot { kernel: &self.kernel.image, initramfs: &initramfs, disk: disk.as_deref(), console: &console };
+        let outcome = guest::boot(shape, boot, limit, &mut show)?;
         let files = self.folder.join(&name);
         judge::keep_files(&outcome.report, &files)?;
         let mut complaints = outcome.complaints();
@@ -79,14 +95,21 @@ impl Machines {
         bail!("{scenario} in {} failed: {}", shape.name, complaints.join("; "));
     }
 
+    /// Debian with torchrun, as a folder.
+    pub(crate) fn debian(&self) -> Result<Debian> {
+        Debian::in_folder(&self.folder.join("debian"))
+    }
+
     fn first_root(&self, shape: &Shape, script: &Path) -> Result<Initramfs> {
         let mut root = Initramfs::default();
-        for folder in ["proc", "sys", "dev", "tmp"] {
+        for folder in ["proc", "sys", "dev", "tmp", "debian"] {
             root.add_folder(folder);
         }
-        let scripts = workspace().join("tests/vm");
-        root.add_file("init", &scripts.join("init.sh"));
-        root.add_file("vm/report.sh", &scripts.join("report.sh"));
+        root.add_text("etc/hosts", format!("127.0.0.1 localhost {}\n", shape.name));
+        root.add_file("init", &workspace().join("tests/vm/init.sh"));
+        for (name, path) in scripts() {
+            root.add_file(&format!("vm/{name}"), &path);
+        }
         root.add_file("vm/scenario.sh", script);
         root.add_text("vm/shape.env", shape.shell_variables());
         root.add_program("bin/busybox", &build::which("busybox").context("busybox is not on the PATH")?)?;
@@ -98,14 +121,19 @@ impl Machines {
     }
 }
 
+/// What every scenario may read beside it: name and path.
+pub(crate) fn scripts() -> [(&'static str, PathBuf); 3] {
+    [("report.sh", "tests/vm"), ("ranks.sh", "tests/vm"), ("train.py", "tests/launchers")]
+        .map(|(name, folder)| (name, workspace().join(folder).join(name)))
+}
+
 /// All declared shapes.
 pub(crate) fn shapes() -> Result<Vec<Shape>> {
     Shape::read_all(&workspace().join("tests/vm/shapes"))
 }
 
 /// Runs every scenario of every shape.
-pub(crate) fn run_all(progress: &mut Progress) -> Result<()> {
-    let machines = Machines::prepare(progress)?;
+pub(crate) fn run_all(machines: &Machines, progress: &mut Progress) -> Result<()> {
     for shape in shapes()? {
         for scenario in &shape.scenarios {
             progress.step(format!("{scenario} in the emulated machine {}", shape.name));
@@ -115,20 +143,24 @@ pub(crate) fn run_all(progress: &mut Progress) -> Result<()> {
     Ok(())
 }
 
+/// The shape of this name.
+pub(crate) fn shape(name: &str) -> Result<Shape> {
+    let mut shapes = shapes()?;
+    let names: Vec<&str> = shapes.iter().map(|shape| shape.name.as_str()).collect();
+    let unknown = format!("there is no shape {name}: there are {}", names.join(", "));
+    let place = shapes.iter().position(|shape| shape.name == name).context(unknown)?;
+    Ok(shapes.swap_remove(place))
+}
+
 /// Runs one scenario, or all of the shape's own.
 pub(crate) fn run_one(name: &str, scenario: Option<&str>) -> Result<()> {
-    let shapes = shapes()?;
-    let names: Vec<&str> = shapes.iter().map(|shape| shape.name.as_str()).collect();
-    let shape = shapes
-        .iter()
-        .find(|shape| shape.name == name)
-        .with_context(|| format!("there is no shape {name}: there are {}", names.join(", ")))?;
+    let shape = shape(name)?;
     let mut progress = Progress::begin();
     let machines = Machines::prepare(&mut progress)?;
     let scenarios = scenario.map_or_else(|| shape.scenarios.clone(), |scenario| vec![scenario.to_owned()]);
     for scenario in &scenarios {
         progress.step(format!("{scenario} in the emulated machine {name}"));
-        machines.run(shape, scenario)?;
+        machines.run(&shape, scenario)?;
     }
     progress.done("every scenario passed");
     Ok(())
@@ -150,7 +182,8 @@ pub(crate) fn list() -> Result<()> {
     Ok(())
 }
 
-fn show(line: &Line) {
+/// Prints a line of a report for whoever watches.
+pub(crate) fn show(line: &Line) {
     match line {
         Line::Hello => println!("  the guest is up"),
         Line::Check { passed: true, what } => println!("  ok      {what}"),

@@ -141,7 +141,9 @@ impl Shape {
             format!("SHAPE={}", self.name),
             format!("GPUS={}", addresses.join(",")),
             format!("GPU_NODES='{}'", spaced(&self.gpus)),
+            format!("MAPS='--cpu-map auto --mem-map auto --gpus {}'", addresses.join(",")),
             format!("RANKS={}", self.gpus.len()),
+            "AVERAGE=hand".to_owned(),
             format!("RANKS_ON='{}'", spaced(&self.ranks_on())),
         ];
         lines.extend((0..).zip(&self.nodes).map(|(id, node): (u32, _)| format!("NODE_{id}_CPUS={}", node.cpus)));
@@ -183,7 +185,8 @@ mod tests {
         assert_eq!(
             text,
             "SHAPE=odd\nGPUS=0000:11:00.0,0000:12:00.0,0000:21:00.0,0000:31:00.0,0000:41:00.0\nGPU_NODES='2 2 0 -1 2'\n\
-             RANKS=5\nRANKS_ON='2 2 0 0 2'\nNODE_0_CPUS=2-3\nNODE_1_CPUS=\nNODE_2_CPUS=0-1\n"
+             MAPS='--cpu-map auto --mem-map auto --gpus 0000:11:00.0,0000:12:00.0,0000:21:00.0,0000:31:00.0,0000:41:00.0'\n\
+             RANKS=5\nAVERAGE=hand\nRANKS_ON='2 2 0 0 2'\nNODE_0_CPUS=2-3\nNODE_1_CPUS=\nNODE_2_CPUS=0-1\n"
         );
     }
 

@@ -1,0 +1,68 @@
+# What a rank has, read here from /proc by awk and sed: a second opinion beside oarlock's own.
+
+# rank_of PID: its local rank.
+rank_of() {
+    tr '\0' '\n' <"/proc/$1/environ" | sed -n 's/^LOCAL_RANK=//p'
+}
+
+# stray_threads PID CPUS: the threads whose CPUs are others.
+stray_threads() {
+    for task in "/proc/$1/task/"*; do
+        cpus=$(sed -n 's/^Cpus_allowed_list:[[:space:]]*//p' "$task/status")
+        [ "$cpus" = "$2" ] || printf '%s(%s) ' "${task##*/}" "$cpus"
+    done
+}
+
+# anonymous_mib PID: MiB of anonymous memory on each node, as NODE:MIB.
+anonymous_mib() {
+    awk '
+        / anon=/ && !/ file=/ {
+            for (i = 1; i <= NF; i++) if ($i ~ /^kernelpagesize_kB=/) size = substr($i, 19)
+            for (i = 1; i <= NF; i++) if ($i ~ /^N[0-9]+=/) {
+                split(substr($i, 2), part, "=")
+                kib[part[1]] += part[2] * size
+            }
+        }
+        END { for (node in kib) printf "%s%s:%d", some++ ? " " : "", node, kib[node] / 1024 + (kib[node] % 1024 > 0) }
+    ' "/proc/$1/numa_maps"
+}
+
+# check_rank PID MIB WHO: the rank's threads are on the CPUs of the node that the machine's declaration gives it, and its
+# anonymous memory, at least so much, is on that node alone.
+check_rank() {
+    rank=$(rank_of "$1")
+    node=$(entry "$rank" "$RANKS_ON")
+    check "$3: threads of rank $rank on cpus $(cpus_of "$node")" "" "$(stray_threads "$1" "$(cpus_of "$node")")"
+    memory=$(anonymous_mib "$1")
+    case $memory in
+    "$node":*' '*) seen="also elsewhere, $memory" ;;
+    "$node":*) [ "${memory#*:}" -ge "$2" ] && seen="all there" || seen="too little, $memory" ;;
+    *) seen="elsewhere, $memory" ;;
+    esac
+    check "$3: memory of rank $rank on node $node ($memory MiB)" "all there" "$seen"
+}
+
+# wait_for COUNT LAUNCHER COMMAND...: until the command prints so many lines, or the launcher is gone.
+wait_for() {
+    count=$1
+    process=$2
+    shift 2
+    while [ "$("$@" | wc -l)" -lt "$count" ]; do
+        kill -0 "$process" || return 1
+        sleep 1
+    done
+}
+
+# ready_pids FILE: the pids that touch-memory reported there.
+ready_pids() {
+    sed -n 's/.*READY \([0-9][0-9]*\).*/\1/p' "$1"
+}
+
+# verify NAME STATUS PIDS: oarlock's own opinion, by its exit status. What it printed is in verified.txt.
+verify() {
+    seen=0
+    # shellcheck disable=SC2086 # One --pid each.
+    oarlock verify $(printf -- '--pid %s ' $3) >verified.txt 2>&1 || seen=$?
+    cat verified.txt
+    check "$1" "$2" "$seen"
+}
