@@ -20,5 +20,6 @@ oarlock run $MAPS -- touch-memory --mib 64 --threads 2 --hold 600 >run.log 2>&1 
 wait_for "$RANKS" $! ready_pids run.log || cat run.log
 
 say "what every rank has, read from /proc:"
-verify "verified as planned" 0 "$(ready_pids run.log)"
+for pid in $(ready_pids run.log); do echo "$(rank_of "$pid") $pid"; done | sort -n >ranks
+verify "verified as planned" 0 "$(cut -d' ' -f2 ranks)"
 show verified.txt
