@@ -1,5 +1,7 @@
 //! Machines and plans as aligned tables. Cells never wrap: a list of CPUs that is cut in two is no use to anybody.
 
+mod links;
+
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 
@@ -46,7 +48,7 @@ impl Style {
     }
 }
 
-/// The machine: its nodes, distances, GPUs and network devices, what of it may be used here, and what a person should
+/// The machine: its nodes, distances, GPUs, their links and network devices, what of it may be used here, and what a person should
 /// know about the source.
 pub(crate) fn topology(
     machine: &Machine,
@@ -61,6 +63,7 @@ pub(crate) fn topology(
     section(&mut out, &nodes(machine), style);
     section(&mut out, &distances(machine), style);
     section(&mut out, &gpus(machine), style);
+    section(&mut out, &links::links(machine), style);
     section(&mut out, &nics(machine), style);
     if allowed_cpus.is_some() || allowed_mems.is_some() {
         out.push('\n');

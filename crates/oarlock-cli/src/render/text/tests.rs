@@ -1,5 +1,6 @@
 use super::*;
-use crate::render::samples;
+use crate::render::samples::{self, Shape};
+use oarlock_core::link::Link;
 
 const PLAIN: Style = Style { color: false };
 const NOTHING: &[String] = &[];
@@ -30,6 +31,23 @@ fn gpu_memory_nodes_and_the_gpus_they_belong_to_are_shown_apart() {
 #[test]
 fn gpus_without_a_node_say_so_and_why() {
     insta::assert_snapshot!(show(&samples::unknown_gpus()));
+}
+
+#[test]
+fn links_are_a_matrix_by_index_and_are_left_out_where_none_is_known_or_they_are_too_many() {
+    let mut machine = samples::gpu_memory();
+    machine.gpus[0].index = 3;
+    machine.links = Some(vec![vec![Link::Unknown, Link::NvLink(18)], vec![Link::NvLink(18), Link::Unknown]]);
+    let text = show(&machine.clone().checked().unwrap());
+    let table: Vec<&str> =
+        text.lines().skip_while(|line| *line != "LINKS").take_while(|line| !line.is_empty()).collect();
+    assert_eq!(table, ["LINKS", "gpu    1     3", "1      -     NV18", "3      NV18  -"]);
+    machine.links = Some(vec![vec![Link::Unknown; 2]; 2]);
+    assert!(!show(&machine).contains("LINKS"));
+    let shape = Shape { packages: 1, nodes: 1, l3_per_node: 1, cores_per_l3: 4, threads: 1, gpus: 17 };
+    machine = samples::regular("wide", shape);
+    machine.links = Some(vec![vec![Link::Node; 17]; 17]);
+    assert!(!show(&machine).contains("LINKS"));
 }
 
 #[test]
