@@ -4,13 +4,21 @@
 //! answers for them. [`serve`] does the rest: socket, registration, and all that a host does to them.
 
 mod backend;
+mod connection;
+mod folder;
 pub mod paths;
 pub mod prefer;
 pub mod proto;
+mod register;
 pub mod resource_name;
+mod serve;
+mod service;
+mod socket;
 mod state;
+mod stream;
 
 pub use backend::{AllocateError, Allocation, Backend, Device};
 pub use paths::KubeletPaths;
 pub use resource_name::{ResourceName, ResourceNameError};
+pub use serve::{PluginError, serve};
 pub use state::{Phase, State};

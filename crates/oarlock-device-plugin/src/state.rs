@@ -1,5 +1,6 @@
 //! How far a plugin has come, for whoever watches it: readiness, metrics, tests.
 
+use std::fmt;
 use std::path::PathBuf;
 
 /// What [`serve`](crate::serve) tells about one resource.
@@ -40,4 +41,18 @@ pub enum Phase {
     Registered,
     /// The socket is removed, and nothing runs any more.
     Stopped,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Starting => f.write_str("starting"),
+            Self::WaitingForFolder(path) => write!(f, "waiting for {}, which is not there", path.display()),
+            Self::WaitingForKubelet(path) => write!(f, "waiting for kubelet: {} is not there", path.display()),
+            Self::Displaced(path) => write!(f, "another process serves {}: waiting for its end", path.display()),
+            Self::Retrying => f.write_str("trying again"),
+            Self::Registered => f.write_str("registered"),
+            Self::Stopped => f.write_str("stopped"),
+        }
+    }
 }
