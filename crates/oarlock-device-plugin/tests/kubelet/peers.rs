@@ -1,0 +1,50 @@
+//! Peers that connect and do not behave.
+
+use std::io::Write as _;
+use std::os::unix::net::UnixStream;
+
+use oarlock_testkit::kubelet::Kubelet;
+use tempfile::tempdir;
+
+use crate::plugin::{GPU, Plugin, eight, socket};
+
+#[tokio::test]
+async fn a_thousand_connections_that_say_nothing_hurt_nobody() {
+    let root = tempdir().unwrap();
+    let kubelet = Kubelet::start(root.path());
+    let plugin = Plugin::start(root.path());
+    kubelet.wait_for_allocatable(GPU, 8).await;
+    let path = socket(root.path());
+    let connect = move || (0..1000).map(|_| UnixStream::connect(&path)).collect::<Result<Vec<_>, _>>().unwrap();
+    let silent = tokio::task::spawn_blocking(connect).await.unwrap();
+    plugin.devices.set(eight().split_off(2));
+    kubelet.wait_for_allocatable(GPU, 6).await;
+    kubelet.admit("pod", "train", &[(GPU, 1)], None).await.unwrap();
+    // Also a registration, for which kubelet connects anew, comes through.
+    kubelet.stop().await;
+    let kubelet = Kubelet::start(root.path());
+    kubelet.wait_for_allocatable(GPU, 6).await;
+    drop(silent);
+    plugin.stop().await;
+}
+
+#[tokio::test]
+async fn connections_that_talk_nonsense_hurt_nobody() {
+    let root = tempdir().unwrap();
+    let kubelet = Kubelet::start(root.path());
+    let plugin = Plugin::start(root.path());
+    kubelet.wait_for_allocatable(GPU, 8).await;
+    let mut open = Vec::new();
+    for text in [&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &[0xff; 100]] {
+        for _ in 0..40 {
+            let mut peer = UnixStream::connect(socket(root.path())).unwrap();
+            // It may be cut before all is said.
+            let _ = peer.write_all(text);
+            open.push(peer);
+        }
+    }
+    kubelet.admit("pod", "train", &[(GPU, 1)], None).await.unwrap();
+    assert_eq!(kubelet.view().registrations.len(), 1);
+    drop(open);
+    plugin.stop().await;
+}
