@@ -1,8 +1,8 @@
 //! NVIDIA GPUs as NVML knows them: UUID, index, address, memory node, links, MIG devices, and how they are. All calls to
 //! NVML are in this folder; all of them block, and none decides what a fault means.
 //!
-//! A [`Session`] is NVML opened once. When the driver is unloaded or replaced, its calls fail with [`Fault::Over`]: drop
-//! it, and open another.
+//! A [`Session`] is NVML opened once. When the driver is unloaded or replaced, its calls fail with [`Fault::Over`], or fail
+//! for every GPU: drop it, and open another. An open session can keep the driver from being unloaded.
 
 mod fault;
 mod links;

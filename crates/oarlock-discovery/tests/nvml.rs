@@ -168,19 +168,26 @@ fn a_gpu_that_cannot_be_watched_does_not_stop_the_others() {
 }
 
 #[test]
-fn after_the_driver_came_back_a_new_session_works_and_hears_no_old_xid() {
-    with("after_the_driver_came_back_a_new_session_works_and_hears_no_old_xid", &four(), |stub| {
+fn a_driver_that_goes_away_ends_the_session_and_another_hears_no_old_xid() {
+    with("a_driver_that_goes_away_ends_the_session_and_another_hears_no_old_xid", &four(), |stub| {
         let session = open();
-        session.watch(&session.list().unwrap().gpus).unwrap();
+        let gpus = session.list().unwrap().gpus;
+        let watch = session.watch(&gpus).unwrap();
         stub.order("xid 0 79");
-        drop(session);
         let aside = stub.machine.with_extension("aside");
         fs::rename(&stub.machine, &aside).unwrap();
+        assert!(matches!(watch.wait(SOON), Err(Fault::Over(_))));
+        assert!(matches!(session.probe("GPU-a"), Err(Fault::Over(_))));
+        assert!(matches!(session.list(), Err(Fault::Over(_))));
+        assert!(matches!(session.watch(&gpus), Err(Fault::Over(_))));
+        drop(watch);
+        drop(session);
         assert!(matches!(Session::open(Some(library())), Err(OpenError::Driver { .. })));
         fs::rename(&aside, &stub.machine).unwrap();
         let session = open();
         let watch = session.watch(&session.list().unwrap().gpus).unwrap();
         assert_eq!(watch.wait(Duration::from_millis(30)), Ok(Vec::new()));
+        assert_eq!(session.probe("GPU-a"), Ok(()));
     });
 }
 

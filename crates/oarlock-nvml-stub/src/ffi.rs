@@ -63,6 +63,7 @@ fn finish(ask: impl FnOnce(&mut Library) -> Answer<()>) -> nvmlReturn_t {
 fn answer(ask: impl FnOnce(&mut Library) -> Answer<()>) -> nvmlReturn_t {
     finish(|library| {
         library.hiccup()?;
+        library.driver(crate::machine_is_there())?;
         ask(library)
     })
 }

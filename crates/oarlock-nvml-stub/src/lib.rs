@@ -1,8 +1,8 @@
 //! A stand-in for `libnvidia-ml.so.1`: the part of NVML's C interface that Oarlock calls, answered from a machine file, so
 //! that the real wrapper runs on a laptop. For development and tests only.
 //!
-//! `$OARLOCK_NVML_MACHINE` names the machine file, read at each initialisation; without it the driver is not loaded. Beside
-//! the form's own fields a GPU may have `mig`: the profiles of its MIG devices (`["3g.40gb", null, "1g.10gb"]`; null is a
+//! `$OARLOCK_NVML_MACHINE` names the machine file, read at each initialisation; without it the driver is not loaded, and
+//! when it goes away the driver does, for all who use the library then. Beside the form's own fields a GPU may have `mig`: the profiles of its MIG devices (`["3g.40gb", null, "1g.10gb"]`; null is a
 //! gap in their numbers), MIG being enabled where the field is there. `$OARLOCK_NVML_CONTROL` names the control file, read
 //! again at each call; its orders are in [`control`]. The number of a GPU is its place in the machine file's list, by index.
 //!
@@ -26,6 +26,11 @@ fn machine() -> Option<Hardware> {
     let complain = |reason: &dyn std::fmt::Display| eprintln!("oarlock-nvml-stub: {}: {reason}", path.display());
     let bytes = fs::read(&path).map_err(|error| complain(&error)).ok()?;
     Hardware::parse(&bytes, &path).map_err(|error| complain(&error)).ok()
+}
+
+/// Whether there is a machine file now.
+fn machine_is_there() -> bool {
+    env::var_os("OARLOCK_NVML_MACHINE").is_some_and(|path| fs::metadata(path).is_ok())
 }
 
 /// What the control file holds now; nothing where there is none.

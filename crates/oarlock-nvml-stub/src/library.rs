@@ -34,6 +34,8 @@ pub(crate) enum Handle {
 #[derive(Debug, Default)]
 pub(crate) struct Library {
     users: usize,
+    /// The driver went away under its users. It is back for none of them, only for who comes after the last is gone.
+    unloaded: bool,
     hardware: Option<Hardware>,
     control: Control,
     lost: BTreeSet<usize>,
@@ -94,8 +96,17 @@ impl Library {
         Err(UNKNOWN)
     }
 
+    /// Notes whether the driver is there, and says so to all but those who start.
+    pub(crate) fn driver(&mut self, there: bool) -> Answer<()> {
+        self.unloaded |= self.users > 0 && !there;
+        if self.unloaded { Err(DRIVER_NOT_LOADED) } else { Ok(()) }
+    }
+
     /// One more user, who found this machine.
     pub(crate) fn init(&mut self, machine: Option<Hardware>) -> Answer<()> {
+        if self.unloaded {
+            return Err(DRIVER_NOT_LOADED);
+        }
         self.hardware = Some(machine.ok_or(DRIVER_NOT_LOADED)?);
         self.users += 1;
         Ok(())
@@ -105,7 +116,7 @@ impl Library {
     pub(crate) fn shutdown(&mut self) -> Answer<()> {
         self.users = self.users.checked_sub(1).ok_or(UNINITIALIZED)?;
         if self.users == 0 {
-            (self.hardware, self.sets) = (None, BTreeMap::new());
+            (self.hardware, self.sets, self.unloaded) = (None, BTreeMap::new(), false);
         }
         Ok(())
     }
@@ -276,6 +287,17 @@ mod tests {
         let mut library = library();
         library.heed("hiccup 2\n");
         assert_eq!([(); 3].map(|()| library.hiccup()), [Err(UNKNOWN), Err(UNKNOWN), Ok(())]);
+    }
+
+    #[test]
+    fn a_driver_that_went_away_is_back_only_for_new_users() {
+        let mut library = library();
+        assert_eq!(
+            [true, false, true].map(|there| library.driver(there)),
+            [Ok(()), Err(DRIVER_NOT_LOADED), Err(DRIVER_NOT_LOADED)]
+        );
+        library.shutdown().unwrap();
+        assert_eq!([true, false].map(|there| library.driver(there)), [Ok(()), Ok(())], "nobody is there to notice");
     }
 
     #[test]

@@ -43,6 +43,9 @@ pub enum Fault {
     /// The driver went away or was replaced: nothing works until another [`Session`](super::Session) is opened.
     #[error("the session is over: {0}")]
     Over(String),
+    /// The GPU or the library has no such thing: no fault, and no answer either.
+    #[error("NVML cannot tell: {0}")]
+    Unsupported(String),
     /// The call failed for a reason that is not the GPU's, and may work the next time.
     #[error("NVML failed: {0}")]
     Hiccup(String),
@@ -64,6 +67,7 @@ impl From<&NvmlError> for Fault {
             NvmlError::Uninitialized | NvmlError::DriverNotLoaded | NvmlError::LibRmVersionMismatch => {
                 Self::Over(words)
             }
+            error if is_no_answer(error) => Self::Unsupported(words),
             _ => Self::Hiccup(words),
         }
     }
@@ -97,5 +101,29 @@ pub(super) fn optional<T>(answer: Result<T, NvmlError>) -> Result<Option<T>, Nvm
         Ok(value) => Ok(Some(value)),
         Err(error) if is_no_answer(&error) => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_supported_is_neither_a_lost_gpu_nor_a_hiccup() {
+        let fault = |error: NvmlError| Fault::from(error);
+        assert!(matches!(fault(NvmlError::NotSupported), Fault::Unsupported(_)));
+        assert!(matches!(fault(NvmlError::FailedToLoadSymbol(String::new())), Fault::Unsupported(_)));
+        assert!(matches!(fault(NvmlError::ResetRequired), Fault::Lost(_)));
+        assert!(matches!(fault(NvmlError::LibRmVersionMismatch), Fault::Over(_)));
+        for error in [NvmlError::Unknown, NvmlError::Timeout, NvmlError::InsufficientMemory, NvmlError::InUse] {
+            assert!(matches!(fault(error), Fault::Hiccup(_)));
+        }
+    }
+
+    #[test]
+    fn an_answer_is_missing_only_where_nothing_is_wrong() {
+        assert!(matches!(optional::<u32>(Err(NvmlError::NotSupported)), Ok(None)));
+        assert!(matches!(optional::<u32>(Err(NvmlError::Unknown)), Err(NvmlError::Unknown)));
+        assert!(matches!(optional::<u32>(Err(NvmlError::GpuLost)), Err(NvmlError::GpuLost)));
     }
 }
