@@ -192,6 +192,18 @@ fn a_driver_that_goes_away_ends_the_session_and_another_hears_no_old_xid() {
 }
 
 #[test]
+fn what_happened_once_does_not_happen_again_to_the_next_session() {
+    with("what_happened_once_does_not_happen_again_to_the_next_session", &four(), |stub| {
+        let session = open();
+        // More than opening is patient with.
+        stub.order("hiccup 5");
+        assert!((0..5).all(|_| session.probe("GPU-a").is_err()));
+        drop(session);
+        assert_eq!(open().probe("GPU-a"), Ok(()));
+    });
+}
+
+#[test]
 fn a_gpu_that_sysfs_does_not_have_is_where_nvmls_memory_affinity_says_and_else_unknown() {
     let machine = json!({
         "nodes": [{"id": 0, "cpulist": "0-1"}, {"id": 1, "cpulist": "2-3"}, {"id": 7, "cpulist": "4-5"}],
