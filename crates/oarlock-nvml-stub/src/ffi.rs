@@ -499,3 +499,6 @@ unsafe extern "C" fn nvmlEventSetWait_v2(
 extern "C" fn nvmlEventSetFree(set: nvmlEventSet_t) -> nvmlReturn_t {
     finish(|library| library.free_set(set.addr()))
 }
+
+#[cfg(test)]
+mod tests;
