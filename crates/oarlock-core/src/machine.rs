@@ -216,6 +216,25 @@ impl Machine {
         self.nodes.iter().filter(|node| node.has_memory() && !node.gpu_memory).map(|node| node.id).collect()
     }
 
+    /// The nodes that have CPUs.
+    pub fn cpu_nodes(&self) -> NodeSet {
+        self.nodes.iter().filter(|node| !node.cpus.is_empty()).map(|node| node.id).collect()
+    }
+
+    /// Where the CPUs next to a device on `node` are: on the node itself, else on the nearest nodes that have some.
+    pub fn cpu_nodes_near(&self, node: u32) -> NodeSet {
+        let bearing = self.cpu_nodes();
+        if bearing.contains(node) { NodeSet::of(node) } else { self.nearest(node, &bearing) }
+    }
+
+    /// The nearest of `candidates` to `from`, with all ties; all of them where the machine does not tell distances.
+    pub fn nearest(&self, from: u32, candidates: &NodeSet) -> NodeSet {
+        let distances: Vec<(Option<u32>, u32)> =
+            candidates.iter().map(|node| (self.distance(from, node), node)).collect();
+        let least = distances.iter().filter_map(|(distance, _)| *distance).min();
+        distances.into_iter().filter(|(distance, _)| *distance == least).map(|(_, node)| node).collect()
+    }
+
     /// The distance between two nodes, where the source tells.
     pub fn distance(&self, from: u32, to: u32) -> Option<u32> {
         let position = |id| self.nodes.binary_search_by_key(&id, |node: &Node| node.id).ok();

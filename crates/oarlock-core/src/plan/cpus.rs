@@ -121,16 +121,16 @@ fn gpu_home(ground: &Ground<'_>, gpu: &SeatGpu<'_>) -> Result<(NodeSet, String, 
         return Ok((NodeSet::of(own), said, None));
     }
     if bearing.contains(own) {
-        let nearest = ground.nearest(own, allowed);
+        let nearest = ground.machine.nearest(own, allowed);
         let text = format!("{said}, where no cpu is allowed; node {nearest} is the nearest with allowed cpus");
         return Ok((nearest, text.clone(), Some(text)));
     }
-    let nearest = ground.nearest(own, bearing);
+    let nearest = ground.machine.cpu_nodes_near(own);
     let said = format!("{said}, which has no cpus; node {nearest} is the nearest that has");
     if nearest.intersects(allowed) {
         return Ok((nearest.intersection(allowed), said, None));
     }
-    let next = ground.nearest(own, allowed);
+    let next = ground.machine.nearest(own, allowed);
     let text = format!("{said}, where no cpu is allowed; node {next} is the nearest with allowed cpus");
     Ok((next, text.clone(), Some(text)))
 }

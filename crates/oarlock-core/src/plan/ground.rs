@@ -48,7 +48,6 @@ impl<'a> Ground<'a> {
         let memory = machine.memory_nodes();
         let mems = request.allowed_mems.as_ref().map_or_else(|| memory.clone(), |mems| mems.intersection(&memory));
         let allowed: Vec<CpuSet> = machine.nodes.iter().map(|node| node.cpus.intersection(&cpus)).collect();
-        let bearing = machine.nodes.iter().filter(|node| !node.cpus.is_empty()).map(|node| node.id).collect();
         let with_room = machine.nodes.iter().zip(&allowed).filter(|(_, cpus)| !cpus.is_empty());
         let roomy = with_room.map(|(node, _)| node.id).collect();
         Ok(Self {
@@ -57,7 +56,7 @@ impl<'a> Ground<'a> {
             cpus,
             mems,
             allowed,
-            bearing,
+            bearing: machine.cpu_nodes(),
             roomy,
             stated_mems: request.allowed_mems.as_ref(),
             node_of: node_of(machine, &online),
@@ -86,14 +85,6 @@ impl<'a> Ground<'a> {
     /// The nodes with allowed CPUs, ascending.
     pub(super) fn nodes_with_cpus(&self) -> impl Iterator<Item = (&'a Node, &CpuSet)> {
         self.machine.nodes.iter().zip(&self.allowed).filter(|(_, cpus)| !cpus.is_empty())
-    }
-
-    /// The nearest of `candidates` to `from`, with all ties; all of them where the machine does not tell distances.
-    pub(super) fn nearest(&self, from: u32, candidates: &NodeSet) -> NodeSet {
-        let distances: Vec<(Option<u32>, u32)> =
-            candidates.iter().map(|node| (self.machine.distance(from, node), node)).collect();
-        let least = distances.iter().filter_map(|(distance, _)| *distance).min();
-        distances.into_iter().filter(|(distance, _)| *distance == least).map(|(_, node)| node).collect()
     }
 
     /// Those who hold CPUs of `cpus` exclusively, in words.
