@@ -3,9 +3,12 @@
 //! This crate speaks the protocols and decides nothing about placement by itself: a [`Backend`] holds the devices and
 //! answers for them. [`serve`] does the rest: socket, registration, and all that a host does to them.
 
+pub mod advertise;
+pub mod allocate;
 mod backend;
 mod connection;
 mod folder;
+pub mod health;
 pub mod paths;
 pub mod prefer;
 pub mod proto;
