@@ -64,7 +64,7 @@ pub(crate) fn run() -> Result<()> {
     progress.step("packages for building");
     packages::require(&[For::Building])?;
     progress.step("benchmarks: cargo bench");
-    command::run(cargo().args(["bench", "--workspace", "--locked", "--benches"]))?;
+    command::run(cargo().args(["bench", "--package", "oarlock-core", "--locked", "--bench", "*"]))?;
     progress.step(format!("the whole process, {RUNS} times"));
     let programs = build::release_programs(&[("oarlock-cli", "oarlock")])?;
     let process = process_median(&programs[0], &workspace().join(MACHINE_FILE))?;

@@ -26,7 +26,7 @@ pub(crate) fn run(seconds: u32) -> Result<()> {
         fs::create_dir_all(&grown).with_context(|| format!("cannot make {}", grown.display()))?;
         let mut fuzz = nightly();
         fuzz.args(["fuzz", "run", target]).args([&grown, &seeds]).arg("--").arg(format!("-max_total_time={seconds}"));
-        command::run(fuzz.args(["-verbosity=0", "-print_final_stats=1", "-timeout=10"]))?;
+        command::run(fuzz.args(["-verbosity=0", "-print_funcs=0", "-print_final_stats=1", "-timeout=10"]))?;
     }
     progress.done("no target panicked");
     Ok(())
