@@ -1,6 +1,7 @@
 //! How long choosing devices takes, for every size of 8 and of 16 GPUs.
 
 use std::hint::black_box;
+use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use oarlock_core::Machine;
@@ -35,6 +36,8 @@ fn machine(count: usize) -> Machine {
 
 fn choose(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("prefer");
+    // 48 benchmarks: a second each says enough.
+    group.warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
     for (name, uniform) in [("mixed links", false), ("all alike", true)] {
         for count in [8, 16] {
             let mut machine = machine(count);

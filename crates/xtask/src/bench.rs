@@ -25,7 +25,7 @@ struct Goal {
     benchmark: &'static str,
 }
 
-const GOALS: [Goal; 8] = [
+const GOALS: [Goal; 11] = [
     Goal {
         what: "plan: 8 ranks, 8 nodes, 256 CPUs, `auto`",
         promised: "≤ 20 µs",
@@ -54,6 +54,13 @@ const GOALS: [Goal; 8] = [
         promised: "≤ 5 ms",
         benchmark: "plan/exclusive/256 ranks, 64 nodes, 4096 cpus",
     },
+    Goal {
+        what: "GetPreferredAllocation: 8 of 16 GPUs, no two alike (the slowest of all sizes)",
+        promised: "≤ 100 µs",
+        benchmark: "prefer/mixed links, of 16/8",
+    },
+    Goal { what: "the same, all joined alike", promised: "≤ 100 µs", benchmark: "prefer/all alike, of 16/8" },
+    Goal { what: "the same, 4 of 8", promised: "≤ 100 µs", benchmark: "prefer/mixed links, of 8/4" },
     Goal { what: "a CPU list of 256 CPUs, read", promised: "–", benchmark: "idset/parse 256 cpus" },
     Goal { what: "the same, printed", promised: "–", benchmark: "idset/print 256 cpus" },
 ];
@@ -64,7 +71,8 @@ pub(crate) fn run() -> Result<()> {
     progress.step("packages for building");
     packages::require(&[For::Building])?;
     progress.step("benchmarks: cargo bench");
-    command::run(cargo().args(["bench", "--package", "oarlock-core", "--locked", "--bench", "*"]))?;
+    let packages = ["--package", "oarlock-core", "--package", "oarlock-device-plugin"];
+    command::run(cargo().arg("bench").args(packages).args(["--locked", "--bench", "*"]))?;
     progress.step(format!("the whole process, {RUNS} times"));
     let programs = build::release_programs(&[("oarlock-cli", "oarlock")])?;
     let process = process_median(&programs[0], &workspace().join(MACHINE_FILE))?;
