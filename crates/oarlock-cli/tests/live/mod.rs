@@ -37,9 +37,11 @@ const LAUNCHER: [&str; 16] = [
     "OMP_NUM_THREADS",
 ];
 
-/// The command, with these arguments and an environment free of launchers.
+/// The command, with these arguments and an environment free of launchers. Signals are not ignored in it, whoever runs the
+/// tests: under nohup, or in the background of a shell, some would be, and then stay so.
 pub(crate) fn oarlock<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_oarlock"));
+    let mut command = Command::new("env");
+    command.args(["--default-signal", env!("CARGO_BIN_EXE_oarlock")]);
     for key in LAUNCHER {
         command.env_remove(key);
     }
