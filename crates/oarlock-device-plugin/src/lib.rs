@@ -10,6 +10,7 @@ mod connection;
 mod folder;
 pub mod health;
 pub mod paths;
+pub mod pod_resources;
 pub mod prefer;
 pub mod proto;
 mod register;

@@ -95,3 +95,6 @@ fn broken_rule(text: &str) -> Option<&'static str> {
     ];
     rules.into_iter().find(|(kept, _)| !kept).map(|(_, rule)| rule)
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,8 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "what cannot be set up fails its test")]
 
 mod allocation;
+mod authority;
 mod devices;
 mod folder;
 mod peers;
 mod plugin;
+mod pod_resources;
 mod registration;
