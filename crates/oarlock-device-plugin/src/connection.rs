@@ -1,16 +1,17 @@
 //! Connections to the plugin's socket. One that says nothing costs a file descriptor for a few seconds, and never a
-//! place among those that speak.
+//! place among those that speak; one that speaks and asks for nothing gives its place to the next.
 
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -35,7 +36,42 @@ pub(crate) struct Connection {
     preface: &'static [u8],
     stream: UnixStream,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
-    _place: OwnedSemaphorePermit,
+    place: Arc<Place>,
+}
+
+/// A client's place among those that speak.
+#[derive(Debug)]
+pub(crate) struct Place {
+    has_asked: AtomicBool,
+    cut: CancellationToken,
+}
+
+impl Place {
+    /// The client has made a call, and keeps its place from now on.
+    pub(crate) fn keep(&self) {
+        self.has_asked.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The places of those that speak, the oldest first.
+#[derive(Debug, Default)]
+struct Places(Vec<Weak<Place>>);
+
+impl Places {
+    /// A place for one more: a free one, or that of the oldest client that has asked for nothing.
+    fn one_more(&mut self, cut: CancellationToken) -> Option<Arc<Place>> {
+        self.0.retain(|place| place.strong_count() > 0);
+        if self.0.len() >= MOST_SPEAKING {
+            let idle = |place: &Weak<Place>| place.upgrade().is_none_or(|held| !held.has_asked.load(Ordering::Relaxed));
+            let oldest = self.0.iter().position(idle)?;
+            if let Some(held) = self.0.remove(oldest).upgrade() {
+                held.cut.cancel();
+            }
+        }
+        let place = Arc::new(Place { has_asked: AtomicBool::new(false), cut });
+        self.0.push(Arc::downgrade(&place));
+        Some(place)
+    }
 }
 
 /// Accepts clients until the listener fails for good, and hands on those that speak. All of them are cut when `cut` is
@@ -45,7 +81,7 @@ pub(crate) async fn accept(
     speaking: mpsc::Sender<io::Result<Connection>>,
     cut: CancellationToken,
 ) -> io::Error {
-    let places = Arc::new(Semaphore::new(MOST_SPEAKING));
+    let mut places = Places::default();
     let mut silent = JoinSet::new();
     let mut oldest: VecDeque<AbortHandle> = VecDeque::new();
     let mut full = false;
@@ -54,15 +90,15 @@ pub(crate) async fn accept(
             Some(finished) = silent.join_next() => {
                 oldest.retain(|task| !task.is_finished());
                 let Ok(Some(stream)) = finished else { continue };
-                let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                let Some(place) = places.one_more(cut.child_token()) else {
                     if !std::mem::replace(&mut full, true) {
-                        tracing::warn!("{MOST_SPEAKING} clients are connected: more are turned away");
+                        tracing::warn!("{MOST_SPEAKING} clients are at work: more are turned away");
                     }
                     continue;
                 };
                 full = false;
-                let cut = Box::pin(cut.clone().cancelled_owned());
-                let connection = Connection { preface: &PREFACE, stream, cut, _place: place };
+                let cut = Box::pin(place.cut.clone().cancelled_owned());
+                let connection = Connection { preface: &PREFACE, stream, cut, place };
                 if speaking.send(Ok(connection)).await.is_err() {
                     return io::Error::from(io::ErrorKind::BrokenPipe);
                 }
@@ -97,9 +133,11 @@ async fn first_word(mut stream: UnixStream) -> Option<UnixStream> {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = ();
+    type ConnectInfo = Arc<Place>;
 
-    fn connect_info(&self) {}
+    fn connect_info(&self) -> Arc<Place> {
+        Arc::clone(&self.place)
+    }
 }
 
 impl AsyncRead for Connection {

@@ -26,7 +26,11 @@ pub(crate) struct FileId {
 impl FileId {
     /// A file that stays in use while it is compared, so that its number is its own.
     pub(crate) fn of_held(path: &Path) -> io::Result<Option<Self>> {
-        Ok(metadata(path)?.map(|found| Self { device: found.dev(), inode: found.ino(), changed: None }))
+        Ok(found(fs::symlink_metadata(path))?.map(|found| Self {
+            device: found.dev(),
+            inode: found.ino(),
+            changed: None,
+        }))
     }
 
     fn of_unheld(path: &Path) -> io::Result<Option<Self>> {
@@ -35,12 +39,13 @@ impl FileId {
             inode: found.ino(),
             changed: Some((found.ctime(), found.ctime_nsec())),
         };
-        Ok(metadata(path)?.filter(|found| found.file_type().is_socket()).map(id))
+        Ok(found(fs::metadata(path))?.filter(|found| found.file_type().is_socket()).map(id))
     }
 }
 
-fn metadata(path: &Path) -> io::Result<Option<fs::Metadata>> {
-    match fs::symlink_metadata(path) {
+/// What was found, if anything.
+fn found(answer: io::Result<fs::Metadata>) -> io::Result<Option<fs::Metadata>> {
+    match answer {
         Ok(found) => Ok(Some(found)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
@@ -81,11 +86,9 @@ impl Folder {
     /// What stands in the folder now. A change after this ends the next [`Folder::changed`].
     pub(crate) fn look(&mut self) -> io::Result<Sight> {
         self.watch_again();
-        let folder = match fs::metadata(&self.path) {
-            Ok(found) if found.is_dir() => Some(FileId { device: found.dev(), inode: found.ino(), changed: None }),
-            Ok(_) => return Err(io::Error::from(io::ErrorKind::NotADirectory)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error),
+        let folder = match found(fs::metadata(&self.path))? {
+            Some(found) if !found.is_dir() => return Err(io::Error::from(io::ErrorKind::NotADirectory)),
+            found => found.map(|found| FileId { device: found.dev(), inode: found.ino(), changed: None }),
         };
         Ok(Sight { folder, kubelet: FileId::of_unheld(&self.kubelet)?, own: FileId::of_held(&self.own)? })
     }

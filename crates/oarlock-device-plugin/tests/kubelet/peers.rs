@@ -3,10 +3,11 @@
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 
+use oarlock_device_plugin::proto::v1beta1::Empty;
 use oarlock_testkit::kubelet::Kubelet;
 use tempfile::tempdir;
 
-use crate::plugin::{GPU, Plugin, eight, socket};
+use crate::plugin::{GPU, Plugin, client, eight, socket};
 
 #[tokio::test]
 async fn a_thousand_connections_that_say_nothing_hurt_nobody() {
@@ -46,5 +47,25 @@ async fn connections_that_talk_nonsense_hurt_nobody() {
     kubelet.admit("pod", "train", &[(GPU, 1)], None).await.unwrap();
     assert_eq!(kubelet.view().registrations.len(), 1);
     drop(open);
+    plugin.stop().await;
+}
+
+#[tokio::test]
+async fn clients_that_speak_and_ask_for_nothing_give_their_places_to_those_that_ask() {
+    let root = tempdir().unwrap();
+    let kubelet = Kubelet::start(root.path());
+    let plugin = Plugin::start(root.path());
+    kubelet.wait_for_allocatable(GPU, 8).await;
+    // Below the preface an empty frame of settings: all that HTTP/2 wants before the first call.
+    let speak = |_| {
+        let mut peer = UnixStream::connect(socket(root.path())).unwrap();
+        peer.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+        peer
+    };
+    let speaking: Vec<UnixStream> = (0..200).map(speak).collect();
+    kubelet.admit("pod", "train", &[(GPU, 1)], None).await.unwrap();
+    client(root.path()).await.get_device_plugin_options(Empty {}).await.unwrap();
+    assert_eq!(kubelet.view().registrations.len(), 1);
+    drop(speaking);
     plugin.stop().await;
 }
