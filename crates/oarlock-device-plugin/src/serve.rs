@@ -11,10 +11,11 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 
 use crate::backend::Backend;
-use crate::connection;
+use crate::connection::{self, Place};
 use crate::folder::{Folder, Sight};
 use crate::paths::KubeletPaths;
 use crate::proto::v1beta1::device_plugin_server::DevicePluginServer;
@@ -37,6 +38,9 @@ const WATCHED_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long running calls may take when the socket is given up.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// How often a client has to show that it lives, and how long it may take for that.
+const KEEPALIVE: Duration = Duration::from_secs(10);
 
 /// A request of the most ids that are taken, of the longest kind, is well below.
 const LARGEST_REQUEST: usize = 2 * 1024 * 1024;
@@ -119,17 +123,20 @@ impl Plugin {
                     waits.next()
                 }
             };
-            let _ = self.shutdown.run_until_cancelled(sleep(wait)).await;
+            let before = folder.look().ok();
+            tokio::select! {
+                () = self.shutdown.cancelled() => {}
+                () = sleep(wait) => {}
+                // What stands there now may do better: it is tried at once.
+                () = until_changed(&mut folder, before) => waits = Waits::default(),
+            }
         }
         self.set_phase(Phase::Stopped);
     }
 
     /// From a look at the folder to the next change in it.
     async fn round(&self, folder: &mut Folder, paths: &KubeletPaths, replace: &mut bool) -> Result<(), Trouble> {
-        let look = |folder: &mut Folder| {
-            folder.look().map_err(|source| Trouble::Folder { path: paths.device_plugins(), source })
-        };
-        let seen = look(folder)?;
+        let seen = folder.look().map_err(|source| Trouble::Folder { path: paths.device_plugins(), source })?;
         let missing = match seen {
             Sight { folder: None, .. } => Some(Phase::WaitingForFolder(paths.device_plugins())),
             Sight { kubelet: None, .. } => Some(Phase::WaitingForKubelet(paths.registration())),
@@ -155,9 +162,9 @@ impl Plugin {
             () = self.shutdown.cancelled() => Ok(()),
             reason = serving.ended() => Err(Trouble::ServerEnded(reason)),
             trouble = self.keep_registered(paths) => Err(trouble),
-            changed = until_changed(folder, registered_with, look) => {
+            () = until_changed(folder, Some(registered_with)) => {
                 tracing::info!(resource = %self.resource, "kubelet's folder has changed: registering anew");
-                changed
+                Ok(())
             }
         };
         drop(socket);
@@ -233,16 +240,11 @@ impl Plugin {
     }
 }
 
-/// Ends when the folder no longer holds what it held.
-async fn until_changed(
-    folder: &mut Folder,
-    before: Sight,
-    look: impl Fn(&mut Folder) -> Result<Sight, Trouble>,
-) -> Result<(), Trouble> {
-    while look(folder)? == before {
+/// Ends when the folder no longer looks as it did; none is a folder that cannot be looked at.
+async fn until_changed(folder: &mut Folder, before: Option<Sight>) {
+    while folder.look().ok() == before {
         folder.changed().await;
     }
-    Ok(())
 }
 
 /// An error and its causes in one line.
@@ -270,6 +272,15 @@ impl Waits {
     }
 }
 
+/// Lets a client that calls keep its place.
+#[expect(clippy::unnecessary_wraps, reason = "an interceptor may refuse; this one does not")]
+fn keep_place(request: tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> {
+    if let Some(place) = request.extensions().get::<Arc<Place>>() {
+        place.keep();
+    }
+    Ok(request)
+}
+
 /// The tasks behind a socket.
 struct Serving {
     tasks: JoinSet<Box<dyn std::error::Error + Send + Sync>>,
@@ -293,17 +304,18 @@ impl Serving {
             }
         });
         let service = Service { backend: Arc::clone(backend), streams: Arc::clone(streams), ending: ending.clone() };
-        let server = Server::builder()
+        let server = DevicePluginServer::new(service).max_decoding_message_size(LARGEST_REQUEST);
+        let serving = Server::builder()
             .max_concurrent_streams(64)
-            .http2_keepalive_interval(Some(Duration::from_secs(30)))
-            .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .http2_keepalive_timeout(Some(KEEPALIVE))
             .serve_with_incoming_shutdown(
-                DevicePluginServer::new(service).max_decoding_message_size(LARGEST_REQUEST),
+                InterceptedService::new(server, keep_place),
                 ReceiverStream::new(connections),
                 ending.clone().cancelled_owned(),
             );
         tasks.spawn(async move {
-            match server.await {
+            match serving.await {
                 Ok(()) => "it was told to end".into(),
                 Err(error) => error.into(),
             }
@@ -326,5 +338,13 @@ impl Serving {
         let _ = timeout(GRACE, async { while self.tasks.join_next().await.is_some() {} }).await;
         self.cut.cancel();
         self.tasks.shutdown().await;
+    }
+}
+
+impl Drop for Serving {
+    /// Connections have tasks of their own, which end by this.
+    fn drop(&mut self) {
+        self.ending.cancel();
+        self.cut.cancel();
     }
 }

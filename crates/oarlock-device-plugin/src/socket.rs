@@ -39,7 +39,7 @@ impl Socket {
         let failed = |source| SocketError::Bind { path: path.to_owned(), source };
         match fs::symlink_metadata(path) {
             Ok(found) if !found.file_type().is_socket() => return Err(SocketError::InTheWay(path.to_owned())),
-
+            Ok(_) if !replace && UnixStream::connect(path).is_ok() => return Err(SocketError::Taken(path.to_owned())),
             Ok(_) => match fs::remove_file(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
                 _ => {}
