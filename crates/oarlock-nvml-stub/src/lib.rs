@@ -4,7 +4,7 @@
 //! `$OARLOCK_NVML_MACHINE` names the machine file, read at each initialisation; without it the driver is not loaded, and
 //! when it goes away the driver does, for all who use the library then. Beside the form's own fields a GPU may have `mig`: the profiles of its MIG devices (`["3g.40gb", null, "1g.10gb"]`; null is a
 //! gap in their numbers), MIG being enabled where the field is there. `$OARLOCK_NVML_CONTROL` names the control file, read
-//! again at each call; its orders are in [`control`]. The number of a GPU is its place in the machine file's list, by index.
+//! again at each call; its orders are in the module `control`. The number of a GPU is its place in the machine file's list, by index.
 //!
 //! Every function that Oarlock does not call is absent, as in a library of another version.
 
