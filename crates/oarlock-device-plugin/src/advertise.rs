@@ -139,12 +139,17 @@ pub enum AdvertiseError {
     CoresUnknown(u32),
 }
 
-/// The resources of the machine's GPUs. `cut` holds every GPU whose MIG mode is on.
-pub fn gpus(machine: &Machine, cut: &[Sliced], settings: &GpuSettings) -> Result<Offers, AdvertiseError> {
+/// The resources of the machine's GPUs, of those that are `offered`. `cut` holds every GPU whose MIG mode is on.
+pub fn gpus(
+    machine: &Machine,
+    offered: impl Fn(&Gpu) -> bool,
+    cut: &[Sliced],
+    settings: &GpuSettings,
+) -> Result<Offers, AdvertiseError> {
     let mut warnings = Vec::new();
     let mut whole: Vec<Item> = Vec::new();
     let mut slices: Vec<(Option<&str>, Item)> = Vec::new();
-    for (position, gpu) in machine.gpus.iter().enumerate() {
+    for (position, gpu) in machine.gpus.iter().enumerate().filter(|(_, gpu)| offered(gpu)) {
         let nodes = cpu_nodes_of(machine, gpu);
         let own = cut.iter().find(|sliced| Some(sliced.gpu) == gpu.pci);
         match own.filter(|_| settings.mig != MigStrategy::None) {

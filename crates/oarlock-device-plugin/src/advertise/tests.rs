@@ -61,7 +61,7 @@ fn slots(machine: &Machine, settings: &NodeSettings) -> Vec<(String, String)> {
 
 #[test]
 fn a_gpu_is_near_its_own_node_else_near_the_nearest_with_cpus_and_an_unknown_one_near_none() {
-    let offers = gpus(&machine(), &[], &gpu_settings(MigStrategy::None)).unwrap();
+    let offers = gpus(&machine(), |_| true, &[], &gpu_settings(MigStrategy::None)).unwrap();
     let [offer] = &offers.offers[..] else { panic!("{offers:?}") };
     let expected = [("GPU-0", "1"), ("GPU-1", "0"), ("GPU-2", "1"), ("GPU-3", "")];
     assert_eq!(shown(offer), expected.map(|(id, nodes)| (id, nodes.to_owned())));
@@ -75,16 +75,23 @@ fn without_uuid_the_address_is_the_id_and_without_either_a_gpu_is_left_out_and_n
         gpu.uuid = None;
     }
     machine.gpus[2].pci = None;
-    let offers = gpus(&machine, &[], &gpu_settings(MigStrategy::None)).unwrap();
+    let offers = gpus(&machine, |_| true, &[], &gpu_settings(MigStrategy::None)).unwrap();
     let ids: Vec<&str> = offers.offers[0].items.iter().map(|item| item.id.as_str()).collect();
     assert_eq!(ids, ["0000:09:00.0", "0000:07:00.0", "0000:03:00.0"]);
     assert_eq!(offers.warnings, ["gpu 2 has neither UUID nor PCI address: it is not offered"]);
 }
 
 #[test]
+fn a_gpu_that_is_not_to_be_offered_is_on_no_list_and_no_warning() {
+    let offers = gpus(&machine(), |gpu| gpu.index != 1, &[], &gpu_settings(MigStrategy::None)).unwrap();
+    let ids: Vec<&str> = offers.offers[0].items.iter().map(|item| item.id.as_str()).collect();
+    assert_eq!((ids, offers.warnings.len()), (vec!["GPU-0", "GPU-2", "GPU-3"], 0));
+}
+
+#[test]
 fn mixed_mig_devices_are_a_resource_for_each_profile_on_the_node_of_their_gpu() {
     let cut = [cut(7, &[("MIG-a", "1g.10gb+me"), ("MIG-b", "3g.40gb")]), cut(9, &[("MIG-c", "3g.40gb")]), cut(5, &[])];
-    let offers = gpus(&machine(), &cut, &gpu_settings(MigStrategy::Mixed)).unwrap().offers;
+    let offers = gpus(&machine(), |_| true, &cut, &gpu_settings(MigStrategy::Mixed)).unwrap().offers;
     let named: Vec<_> = offers.iter().map(|offer| (offer.name.as_str(), shown(offer))).collect();
     let at = |id, node: &str| (id, node.to_owned());
     assert_eq!(
@@ -100,22 +107,22 @@ fn mixed_mig_devices_are_a_resource_for_each_profile_on_the_node_of_their_gpu() 
 #[test]
 fn single_mig_devices_are_the_gpu_resource_and_only_where_all_are_alike() {
     let alike = [9, 7, 5, 3].map(|bus| cut(bus, &[(["MIG-x", "MIG-y"][usize::from(bus > 5)], "2g.20gb")]));
-    let offers = gpus(&machine(), &alike, &gpu_settings(MigStrategy::Single)).unwrap().offers;
+    let offers = gpus(&machine(), |_| true, &alike, &gpu_settings(MigStrategy::Single)).unwrap().offers;
     assert_eq!(offers.len(), 1);
     assert_eq!((offers[0].name.as_str(), offers[0].items.len()), ("oarlock.dev/gpu", 4));
     let unlike = [cut(7, &[("MIG-a", "2g.20gb"), ("MIG-b", "1g.10gb")])];
-    let error = gpus(&machine(), &unlike, &gpu_settings(MigStrategy::Single)).unwrap_err().to_string();
+    let error = gpus(&machine(), |_| true, &unlike, &gpu_settings(MigStrategy::Single)).unwrap_err().to_string();
     assert!(error.ends_with("here are profile 1g.10gb, profile 2g.20gb, 3 whole GPUs"), "{error}");
-    let uncut = gpus(&machine(), &[], &gpu_settings(MigStrategy::Single)).unwrap().offers;
+    let uncut = gpus(&machine(), |_| true, &[], &gpu_settings(MigStrategy::Single)).unwrap().offers;
     assert_eq!(uncut[0].items.len(), 4, "no GPU is cut: whole ones");
-    let ignored = gpus(&machine(), &unlike, &gpu_settings(MigStrategy::None)).unwrap().offers;
+    let ignored = gpus(&machine(), |_| true, &unlike, &gpu_settings(MigStrategy::None)).unwrap().offers;
     assert_eq!(ignored[0].items[1].id, "GPU-1");
 }
 
 #[test]
 fn a_profile_that_makes_no_resource_name_is_an_error_that_names_it() {
     let cut = [cut(7, &[("MIG-a", "1g 10gb")])];
-    let error = gpus(&machine(), &cut, &gpu_settings(MigStrategy::Mixed)).unwrap_err();
+    let error = gpus(&machine(), |_| true, &cut, &gpu_settings(MigStrategy::Mixed)).unwrap_err();
     assert_eq!(error.to_string(), "the MIG profile \"1g 10gb\" makes no resource name");
 }
 

@@ -1,0 +1,333 @@
+//! The agent at work. Every task and thread is started here, and their ends are heard here.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow};
+use oarlock_core::pci::PciAddress;
+use oarlock_device_plugin::KubeletPaths;
+use oarlock_device_plugin::allocate::DeviceFacts;
+use oarlock_device_plugin::health::{Change, Health};
+use oarlock_discovery::{Found, Options, Source, discover};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, GpuMode};
+use crate::metrics::Metrics;
+use crate::nvml::{Follower, News};
+use crate::offers::{self, Nvml};
+use crate::plugins::Plugins;
+use crate::resource::Serving;
+use crate::status::Status;
+use crate::{beside, device_files, http, machine_file};
+
+/// How often is looked at what happens beside the agent.
+const SWEEP: Duration = Duration::from_secs(10);
+
+/// Runs until told to stop. An error is why it could not start, or not go on.
+pub(crate) fn run(config: Config) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("failed to start the async runtime")?;
+    let ended = runtime.block_on(supervise(config));
+    // A call to NVML that hangs does not hold the end up.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended
+}
+
+async fn supervise(config: Config) -> Result<()> {
+    let shutdown = CancellationToken::new();
+    listen_for_signals(shutdown.clone())?;
+    let paths = KubeletPaths::new(&config.kubelet_root);
+    let (metrics, status) = (Arc::new(Metrics::new()), Arc::new(Status::default()));
+    let listener = TcpListener::bind(config.metrics_address)
+        .await
+        .with_context(|| format!("failed to listen at {}", config.metrics_address))?;
+    let address = listener.local_addr().context("failed to learn the own address")?;
+    tracing::info!(%address, "answering /metrics, /healthz and /readyz");
+    let mut http = tokio::spawn(http::serve(listener, Arc::clone(&metrics), Arc::clone(&status), shutdown.clone()));
+
+    let options = Options { nvml: false, nvml_library: None, host_root: config.host_root.clone() };
+    let found = tokio::task::spawn_blocking(move || discover(&Source::Live, &options))
+        .await
+        .context("the reading of the machine ended early")?
+        .context("failed to read this machine")?;
+    let (news, mut heard) = mpsc::channel(64);
+    let follower = Follower {
+        library: config.nvml_library.clone(),
+        host_root: config.host_root.clone(),
+        probe_interval: config.health.probe_interval,
+    };
+    let mut agent = Agent::new(config, paths, metrics, Arc::clone(&status), found)?;
+    agent.look_beside();
+    agent.offer()?;
+    status.started();
+    // NVML may take seconds: kubelet knows the resources by then.
+    follower.start(news).context("failed to start a thread")?;
+
+    let mut sweep = interval(SWEEP);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let ended = loop {
+        tokio::select! {
+            () = shutdown.cancelled() => break Ok(()),
+            heard = heard.recv() => match heard {
+                Some(news) => agent.hear(news),
+                None => break Err(anyhow!("the thread that follows NVML ended")),
+            },
+            ended = agent.plugins.ended() => match ended {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => break Err(error.into()),
+                Err(error) => break Err(anyhow::Error::new(error).context("a plugin ended early")),
+            },
+            ended = &mut http => break match ended {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(error)) => Err(anyhow::Error::new(error).context("the HTTP server ended")),
+                Err(error) => Err(anyhow::Error::new(error).context("the HTTP server ended early")),
+            },
+            _ = sweep.tick() => agent.look_beside(),
+        }
+    };
+    shutdown.cancel();
+    agent.plugins.stop().await;
+    tracing::info!("stopped");
+    ended
+}
+
+/// The first signal asks to end; the second ends.
+fn listen_for_signals(shutdown: CancellationToken) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("failed to listen for SIGINT")?;
+    tokio::spawn(async move {
+        loop {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            if shutdown.is_cancelled() {
+                tracing::warn!("told a second time: ending at once");
+                std::process::exit(1);
+            }
+            tracing::info!("told to stop");
+            shutdown.cancel();
+        }
+    });
+    Ok(())
+}
+
+/// What the agent knows, and what it makes of it.
+struct Agent {
+    config: Config,
+    paths: KubeletPaths,
+    metrics: Arc<Metrics>,
+    status: Arc<Status>,
+    plugins: Plugins,
+    found: Found,
+    nvml: Nvml,
+    facts: BTreeMap<PciAddress, DeviceFacts>,
+    health: Health,
+    /// Times of health count from here.
+    since: Instant,
+    /// The other plugin that gives GPUs to pods.
+    beside: Option<String>,
+    /// Whether NVML has said anything at all.
+    settled: bool,
+    /// The last line about NVML, so that it is not said again.
+    said_of_nvml: String,
+}
+
+impl Agent {
+    fn new(
+        config: Config,
+        paths: KubeletPaths,
+        metrics: Arc<Metrics>,
+        status: Arc<Status>,
+        mut found: Found,
+    ) -> Result<Self> {
+        for name in [&config.gpu.resource, &config.numa_node.resource] {
+            name.socket_in(&paths.device_plugins()).with_context(|| format!("cannot serve {name}"))?;
+        }
+        for warning in &found.warnings {
+            tracing::warn!("{warning}");
+        }
+        offers::place_unknown_gpus(&mut found.machine, &config.gpu.numa_nodes);
+        let mut agent = Self {
+            plugins: Plugins::new(paths.clone(), Arc::clone(&metrics), Arc::clone(&status)),
+            health: Health::new(config.health.policy()),
+            nvml: Nvml::Waiting,
+            facts: BTreeMap::new(),
+            since: Instant::now(),
+            beside: None,
+            settled: false,
+            said_of_nvml: String::new(),
+            config,
+            paths,
+            metrics,
+            status,
+            found,
+        };
+        agent.read_device_files();
+        Ok(agent)
+    }
+
+    /// Whether Oarlock gives GPUs to pods.
+    fn owns_gpus(&self) -> bool {
+        match self.config.gpu.mode {
+            GpuMode::Own => true,
+            GpuMode::Observe => false,
+            GpuMode::Auto => self.beside.is_none(),
+        }
+    }
+
+    fn hear(&mut self, news: News) {
+        let now = self.since.elapsed();
+        match news {
+            News::Listed { found, gpus } => self.listed(*found, gpus),
+            News::Closed { missing, why } => self.closed(missing, &why),
+            News::Probed(results) => {
+                let changes = self.health.round(&results, now);
+                self.changed(&changes);
+            }
+            News::Xid { gpu, xid } => {
+                let Nvml::Here(gpus) = &self.nvml else { return };
+                let uuid = gpus.iter().find(|known| known.pci == gpu).and_then(|gpu| gpu.uuid.clone());
+                let Some(uuid) = uuid else {
+                    tracing::warn!(%gpu, xid, "an unknown gpu reported an error");
+                    return;
+                };
+                tracing::info!(gpu = %uuid, xid, "a gpu reported an error");
+                self.metrics.xid(&uuid, xid);
+                let changes = self.health.xid(&uuid, xid);
+                self.changed(&changes);
+            }
+        }
+    }
+
+    fn listed(&mut self, mut found: Found, gpus: Vec<oarlock_discovery::nvml::Gpu>) {
+        for warning in found.warnings.iter().filter(|warning| !self.found.warnings.contains(warning)) {
+            tracing::warn!("{warning}");
+        }
+        offers::place_unknown_gpus(&mut found.machine, &self.config.gpu.numa_nodes);
+        self.say_of_nvml(&format!("NVML lists {} gpus", gpus.len()));
+        self.found = found;
+        self.settle(Nvml::Here(gpus));
+    }
+
+    fn closed(&mut self, missing: bool, why: &str) {
+        self.say_of_nvml(&format!("NVML cannot be used: {why}"));
+        self.metrics.nvml(false);
+        match &self.nvml {
+            Nvml::Here(_) => {
+                let changes = self.health.driver_away(why, self.since.elapsed());
+                self.changed(&changes);
+            }
+            known => {
+                let nvml = if missing { Nvml::Missing } else { Nvml::Waiting };
+                if *known != nvml || !self.settled {
+                    self.settle(nvml);
+                }
+            }
+        }
+    }
+
+    /// NVML's word is known: what follows from it is.
+    fn settle(&mut self, nvml: Nvml) {
+        self.metrics.nvml(matches!(nvml, Nvml::Here(_)));
+        self.nvml = nvml;
+        self.settled = true;
+        self.health.set_devices(offers::watched(&self.nvml));
+        self.read_device_files();
+        if let Err(error) = machine_file::write(&self.config.run_dir, &self.found) {
+            tracing::warn!(folder = %self.config.run_dir.display(), "failed to write the machine file: {error}");
+        }
+        self.offer_again();
+    }
+
+    fn read_device_files(&mut self) {
+        let minors: BTreeMap<PciAddress, u32> = match &self.nvml {
+            Nvml::Here(gpus) => gpus.iter().filter_map(|gpu| Some((gpu.pci, gpu.minor?))).collect(),
+            _ => BTreeMap::new(),
+        };
+        let addresses = self.found.machine.gpus.iter().filter_map(|gpu| gpu.pci);
+        self.facts = addresses
+            .map(|address| {
+                (address, device_files::facts(&self.config.host_root, address, minors.get(&address).copied()))
+            })
+            .collect();
+    }
+
+    fn changed(&mut self, changes: &[Change]) {
+        for change in changes {
+            match &change.reason {
+                Some(reason) => tracing::warn!(device = %change.id, "unhealthy: {reason}"),
+                None => tracing::info!(device = %change.id, "healthy again"),
+            }
+        }
+        if !changes.is_empty() {
+            self.offer_again();
+        }
+    }
+
+    /// Offers what there is now; what goes wrong once the agent runs is told where readiness is.
+    fn offer_again(&mut self) {
+        if let Err(error) = self.offer() {
+            tracing::error!("{error:#}");
+        }
+    }
+
+    fn offer(&mut self) -> Result<()> {
+        let mut serving: Vec<Serving> = offers::nodes(&self.config, &self.found.machine)?.into_iter().collect();
+        if self.owns_gpus() {
+            let gpu = self.config.gpu.resource.clone();
+            match offers::gpus(&self.config, &self.found.machine, &self.nvml, &self.facts) {
+                Ok((gpus, warnings)) => {
+                    for warning in warnings {
+                        tracing::warn!("{warning}");
+                    }
+                    self.status.trouble(&gpu, None);
+                    serving.extend(gpus);
+                }
+                Err(error) => {
+                    let error = format!("{:#}", anyhow::Error::new(error));
+                    tracing::error!(resource = %gpu, "not offered: {error}");
+                    self.status.trouble(&gpu, Some(error));
+                }
+            }
+        }
+        let reasons = self.health.ids().filter_map(|id| Some((id.to_owned(), self.health.reason(id)?.label())));
+        let sick: BTreeMap<String, String> = reasons.collect();
+        let mut counts = BTreeMap::new();
+        for serving in &serving {
+            *counts.entry((serving.offer.name.clone(), String::new())).or_default() += 0;
+            for item in &serving.offer.items {
+                let reason = sick.get(&item.id).cloned().unwrap_or_default();
+                *counts.entry((serving.offer.name.clone(), reason)).or_default() += 1;
+            }
+        }
+        self.metrics.devices(&counts);
+        self.plugins.serve(serving, &sick);
+        Ok(())
+    }
+
+    /// Looks for another plugin that gives GPUs to pods. Once there was one, GPUs are its: kubelet removes all sockets when
+    /// it starts, so that its absence says nothing.
+    fn look_beside(&mut self) {
+        if self.config.gpu.mode != GpuMode::Auto || self.beside.is_some() {
+            return;
+        }
+        if let Some(socket) = beside::socket_of_another(&self.paths.device_plugins()) {
+            tracing::info!(%socket, "another plugin gives GPUs to pods: they are only observed here");
+            self.beside = Some(socket);
+            self.offer_again();
+        }
+    }
+
+    fn say_of_nvml(&mut self, line: &str) {
+        if self.said_of_nvml != line {
+            tracing::info!("{line}");
+            line.clone_into(&mut self.said_of_nvml);
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! `oarlock-agent`: the daemon of a host. It offers GPUs and NUMA nodes to kubelet, watches over the GPUs, keeps the machine
+//! file for the other parts of Oarlock, and answers over HTTP how all this is.
+
+mod agent;
+mod args;
+mod beside;
+mod config;
+mod device_files;
+mod http;
+mod machine_file;
+mod metrics;
+mod nvml;
+mod offers;
+mod plugins;
+mod resource;
+mod status;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use clap::error::ErrorKind;
+
+use args::Args;
+
+/// 0 ended as told; 1 cannot run; 2 the call or the settings are wrong. Each with one line.
+fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            drop(error.print());
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            let text = error.render().to_string();
+            let words: Vec<&str> = text.lines().take_while(|line| !line.starts_with("Usage:")).map(str::trim).collect();
+            return failed(2, words.join(" ").trim().trim_start_matches("error: "));
+        }
+    };
+    let config = match args.settings() {
+        Ok(config) => config,
+        Err(error) => return failed(2, &format!("{:#}", anyhow::Error::new(error))),
+    };
+    if args.print_config {
+        return match config.to_yaml() {
+            Ok(text) => {
+                drop(std::io::stdout().write_all(text.as_bytes()));
+                ExitCode::SUCCESS
+            }
+            Err(error) => failed(1, &format!("failed to print the settings: {error}")),
+        };
+    }
+    tracing_subscriber::fmt().with_max_level(args.log_level).with_writer(std::io::stderr).with_ansi(false).init();
+    match agent::run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(1, &format!("{error:#}")),
+    }
+}
+
+fn failed(status: u8, line: &str) -> ExitCode {
+    let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    drop(writeln!(std::io::stderr(), "oarlock-agent: {line}"));
+    ExitCode::from(status)
+}
