@@ -78,7 +78,7 @@ fn wrong_values_are_refused_with_value_and_rule() {
         ("health: { hiccups: 0 }", ["hiccups is 0", "at least 1"]),
         ("reservedCpus: 3-1", ["3-1", "reversed"]),
         ("kubeletRoot: kubelet", ["kubeletRoot is kubelet", "absolute"]),
-        ("metricsAddress: localhost", ["metricsAddress", "line 1"]),
+        ("metricsAddress: localhost", ["socket address", "line 1"]),
     ] {
         let error = refusal(text);
         assert!(words.iter().all(|word| error.contains(word)) && !error.contains('\n'), "{text}: {error}");

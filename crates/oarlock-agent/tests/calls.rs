@@ -1,0 +1,112 @@
+//! What the agent says to wrong calls, wrong settings, and hosts that are not as they should be.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod host;
+
+use std::fs;
+use std::process::{Command, Output};
+
+use host::{GPU, Host, NODE};
+use oarlock_testkit::kubelet::Kubelet;
+use rustix::process::Signal;
+
+fn run(mut command: Command) -> (i32, String) {
+    let Output { status, stderr, .. } = command.output().unwrap();
+    (status.code().unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+#[test]
+fn wrong_settings_are_one_line_and_status_2() {
+    let host = Host::new();
+    for (settings, words) in [
+        ("gpu: { resorce: a.b/c }\n", vec!["config.yaml", "resorce", "line 4"]),
+        ("gpu: { resource: kubernetes.io/gpu }\n", vec!["kubernetes.io/gpu", "no resource name", "line 4"]),
+        ("numaNode: { slotsPerNode: 0 }\n", vec!["slotsPerNode is 0"]),
+        ("gpu: [\n", vec!["config.yaml"]),
+        ("metricsAddress: 127.0.0.1:1\n", vec!["metricsAddress", "line 4"]),
+    ] {
+        let (status, said) = run(host.command(settings));
+        assert_eq!((status, said.lines().count()), (2, 1), "{settings}: {said}");
+        assert!(said.starts_with("oarlock-agent: ") && words.iter().all(|word| said.contains(word)), "{said}");
+    }
+    let mut missing = Command::new(env!("CARGO_BIN_EXE_oarlock-agent"));
+    missing.args(["--config", "/nonexistent/config.yaml"]);
+    let (status, said) = run(missing);
+    assert_eq!(status, 2);
+    assert!(said.contains("/nonexistent/config.yaml: No such file"), "{said}");
+    for args in [&["--metrics-address", "nowhere"][..], &["--colour"], &["extra"]] {
+        let mut wrong = Command::new(env!("CARGO_BIN_EXE_oarlock-agent"));
+        let (status, said) = run({
+            wrong.args(args);
+            wrong
+        });
+        assert_eq!((status, said.lines().count()), (2, 1), "{said}");
+    }
+}
+
+#[test]
+fn what_the_machine_or_the_host_cannot_do_is_one_line_at_the_end_and_status_1() {
+    let host = Host::new();
+    let (status, said) = run(host.command("numaNode: { slotsPerNode: 5 }\n"));
+    assert_eq!(status, 1);
+    let last = said.lines().last().unwrap();
+    assert!(last.starts_with("oarlock-agent: slotsPerNode is 5, but node 0 has 4 whole cores"), "{said}");
+
+    let long = format!("gpu: {{ resource: {}.com/gpu }}\n", "a".repeat(63));
+    let (status, said) = run(host.command(&long));
+    assert_eq!(status, 1, "{said}");
+    assert!(said.contains("the kernel allows 107"), "{said}");
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut command = host.command("");
+    command.arg("--metrics-address").arg(taken.local_addr().unwrap().to_string());
+    let (status, said) = run(command);
+    assert_eq!(status, 1);
+    assert!(said.lines().last().unwrap().contains("failed to listen at 127.0.0.1:"), "{said}");
+}
+
+#[test]
+fn flags_come_before_the_file_and_what_is_printed_is_a_file_again() {
+    let host = Host::new();
+    let mut command = host.command("runDir: /var/elsewhere\nreservedCpus: 0-1\n");
+    command.arg("--print-config");
+    let first = command.output().unwrap();
+    assert!(first.status.success());
+    let printed = String::from_utf8(first.stdout).unwrap();
+    assert!(printed.contains(host.path("run").to_str().unwrap()) && !printed.contains("/var/elsewhere"), "{printed}");
+    assert!(printed.contains("reservedCpus: 0-1"), "{printed}");
+    let again = host.path("printed.yaml");
+    fs::write(&again, &printed).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_oarlock-agent"));
+    let second = command.arg("--config").arg(&again).arg("--print-config").output().unwrap();
+    assert_eq!(String::from_utf8(second.stdout).unwrap(), printed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_that_is_missing_or_is_no_folder_is_waited_for() {
+    let host = Host::new();
+    fs::remove_dir_all(host.kubelet_root()).unwrap();
+    let mut agent = host.start();
+    agent.answers("/readyz", 503, "device-plugins");
+    fs::create_dir_all(host.kubelet_root()).unwrap();
+    fs::write(host.plugins(), "").unwrap();
+    agent.answers("/readyz", 503, GPU);
+    assert!(agent.is_alive());
+    fs::remove_file(host.plugins()).unwrap();
+    let kubelet = Kubelet::start(&host.kubelet_root());
+    kubelet.wait_for_allocatable(GPU, 8).await;
+    kubelet.wait_for_allocatable(NODE, 2).await;
+    agent.answers("/readyz", 200, "ready");
+}
+
+#[test]
+fn a_folder_for_the_machine_file_that_cannot_be_is_a_warning() {
+    let host = Host::new();
+    fs::write(host.path("run"), "a file").unwrap();
+    let mut agent = host.start();
+    agent.says("failed to write the machine file");
+    assert!(agent.is_alive());
+    agent.signal(Signal::TERM);
+    assert_eq!(agent.wait().code(), Some(0));
+}
