@@ -13,7 +13,6 @@ use oarlock_discovery::{Found, Options, Source, discover};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, GpuMode};
@@ -24,9 +23,6 @@ use crate::plugins::Plugins;
 use crate::resource::Serving;
 use crate::status::Status;
 use crate::{beside, device_files, http, machine_file};
-
-/// How often is looked at what happens beside the agent.
-const SWEEP: Duration = Duration::from_secs(10);
 
 /// Runs until told to stop. An error is why it could not start, or not go on.
 pub(crate) fn run(config: Config) -> Result<()> {
@@ -65,14 +61,16 @@ async fn supervise(config: Config) -> Result<()> {
         probe_interval: config.health.probe_interval,
     };
     let mut agent = Agent::new(config, paths, metrics, Arc::clone(&status), found)?;
-    agent.look_beside();
+    if let Some(socket) = beside::socket_of_another(&agent.paths.device_plugins()) {
+        agent.seen_beside(format!("it listens at {socket}"));
+    }
     agent.offer()?;
     status.started();
     // NVML may take seconds: kubelet knows the resources by then.
     follower.start(news).context("failed to start a thread")?;
 
-    let mut sweep = interval(SWEEP);
-    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (another, mut seen_beside) = mpsc::channel(4);
+    let mut beside = tokio::spawn(agent.watch_beside(another));
     let ended = loop {
         tokio::select! {
             () = shutdown.cancelled() => break Ok(()),
@@ -90,10 +88,12 @@ async fn supervise(config: Config) -> Result<()> {
                 Ok(Err(error)) => Err(anyhow::Error::new(error).context("the HTTP server ended")),
                 Err(error) => Err(anyhow::Error::new(error).context("the HTTP server ended early")),
             },
-            _ = sweep.tick() => agent.look_beside(),
+            Some(seen) = seen_beside.recv() => agent.seen_beside(seen),
+            ended = &mut beside => break Err(anyhow!("the look at what happens beside ended: {ended:?}")),
         }
     };
     shutdown.cancel();
+    beside.abort();
     agent.plugins.stop().await;
     tracing::info!("stopped");
     ended
@@ -260,9 +260,10 @@ impl Agent {
 
     fn changed(&mut self, changes: &[Change]) {
         for change in changes {
-            match &change.reason {
-                Some(reason) => tracing::warn!(device = %change.id, "unhealthy: {reason}"),
-                None => tracing::info!(device = %change.id, "healthy again"),
+            if let Some(reason) = &change.reason {
+                tracing::warn!(device = %change.id, "unhealthy: {reason}");
+            } else {
+                tracing::info!(device = %change.id, "healthy again");
             }
         }
         if !changes.is_empty() {
@@ -311,15 +312,18 @@ impl Agent {
         Ok(())
     }
 
-    /// Looks for another plugin that gives GPUs to pods. Once there was one, GPUs are its: kubelet removes all sockets when
-    /// it starts, so that its absence says nothing.
-    fn look_beside(&mut self) {
-        if self.config.gpu.mode != GpuMode::Auto || self.beside.is_some() {
-            return;
-        }
-        if let Some(socket) = beside::socket_of_another(&self.paths.device_plugins()) {
-            tracing::info!(%socket, "another plugin gives GPUs to pods: they are only observed here");
-            self.beside = Some(socket);
+    fn watch_beside(&self, another: mpsc::Sender<String>) -> impl Future<Output = ()> + use<> {
+        let gpu = &self.config.gpu;
+        let names = (gpu.resource.clone(), gpu.mig_resource_prefix.clone());
+        beside::watch(self.paths.clone(), names.0, names.1, Arc::clone(&self.metrics), another)
+    }
+
+    /// Another plugin gives GPUs to pods. From now on they are its: kubelet removes all sockets when it starts, so that its
+    /// absence says nothing.
+    fn seen_beside(&mut self, what: String) {
+        if self.config.gpu.mode == GpuMode::Auto && self.beside.is_none() {
+            tracing::info!("another plugin gives GPUs to pods ({what}): they are only observed here");
+            self.beside = Some(what);
             self.offer_again();
         }
     }

@@ -1,16 +1,62 @@
-//! Whether another plugin on the host gives GPUs to pods.
+//! What happens on the host beside the agent: whether another plugin gives GPUs to pods, and who holds which.
 
 use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
-use oarlock_device_plugin::ResourceName;
+use oarlock_device_plugin::pod_resources::PodResources;
+use oarlock_device_plugin::{KubeletPaths, ResourceName};
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+use crate::metrics::{Held, Metrics};
+
+/// How often is looked.
+const SWEEP: Duration = Duration::from_secs(5);
 
 /// How the sockets of GPU plugins are named: NVIDIA's and those made from it, AMD's, Intel's.
 const SOCKETS: [&str; 4] = ["nvidia", "amd.com_gpu", "gpu.intel.com", "habana"];
 
 /// The domains whose resources are GPUs.
 const DOMAINS: [&str; 4] = ["nvidia.com", "amd.com", "gpu.intel.com", "habana.ai"];
+
+/// Looks, for as long as it is listened to: keeps the metric of who holds GPUs, and says what shows that another plugin
+/// gives GPUs to pods.
+pub(crate) async fn watch(
+    paths: KubeletPaths,
+    own: ResourceName,
+    own_mig: String,
+    metrics: Arc<Metrics>,
+    another: mpsc::Sender<String>,
+) {
+    let kubelet = PodResources::new(&paths);
+    while !another.is_closed() {
+        if let Some(socket) = socket_of_another(&paths.device_plugins()) {
+            let _ = another.send(format!("it listens at {socket}")).await;
+        }
+        let is_other = |resource: &str| is_gpu_resource(resource, &own);
+        let is_any = |resource: &str| resource == own.as_str() || resource.starts_with(&own_mig) || is_other(resource);
+        // Without kubelet there is nothing to learn, and without this interface of kubelet's neither.
+        if let Ok(devices) = kubelet.allocatable().await
+            && let Some(other) = devices.iter().find(|devices| is_other(&devices.resource))
+        {
+            let _ = another.send(format!("kubelet has {} of {}", other.ids.len(), other.resource)).await;
+        }
+        if let Ok(containers) = kubelet.containers(Duration::ZERO).await {
+            let mut held = Held::new();
+            for container in containers.iter() {
+                for devices in container.devices.iter().filter(|devices| is_any(&devices.resource)) {
+                    let of = [&container.namespace, &container.pod, &container.container, &devices.resource];
+                    *held.entry(of.map(Clone::clone)).or_default() += devices.ids.len();
+                }
+            }
+            metrics.held(&held);
+        }
+        sleep(SWEEP).await;
+    }
+}
 
 /// The socket in kubelet's folder behind which another plugin for GPUs listens. One that nobody listens at is left over,
 /// and does not count.
@@ -31,7 +77,7 @@ pub(crate) fn is_gpu_resource(resource: &str, own: &ResourceName) -> bool {
 
 fn is_gpu_socket(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    name.ends_with(".sock") && SOCKETS.iter().any(|start| name.starts_with(start))
+    SOCKETS.iter().any(|start| name.starts_with(start))
 }
 
 #[cfg(test)]
@@ -48,7 +94,6 @@ mod tests {
         for name in
             ["nvidia-gpu.sock", "nvidia.sock", "nvidiaGPU-1700000000.sock", "amd.com_gpu", "gpu.intel.com-xe.sock"]
         {
-            let name = if name.ends_with("gpu") { "amd.com_gpu.sock" } else { name };
             let listener = bind(name);
             assert_eq!(socket_of_another(folder.path()).as_deref(), Some(name));
             drop(listener);

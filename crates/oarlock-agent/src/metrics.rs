@@ -53,7 +53,7 @@ struct HeldLabels {
 }
 
 /// Containers that hold GPUs, as namespace, pod, container and resource, and how many each holds.
-pub(crate) type Held = BTreeMap<(String, String, String, String), usize>;
+pub(crate) type Held = BTreeMap<[String; 4], usize>;
 
 /// All metrics of the agent.
 #[derive(Debug)]
@@ -97,7 +97,7 @@ impl Metrics {
         Self { registry, devices, allocations, preferred, registrations, registered, xids, held, nvml_up }
     }
 
-    /// In the text form of OpenMetrics.
+    /// In Prometheus' text form.
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
         // Writing to a string does not fail.
@@ -140,7 +140,7 @@ impl Metrics {
 
     pub(crate) fn held(&self, held: &Held) {
         self.held.clear();
-        for ((namespace, pod, container, resource), count) in held {
+        for ([namespace, pod, container, resource], count) in held {
             let labels = HeldLabels {
                 namespace: namespace.clone(),
                 pod: pod.clone(),

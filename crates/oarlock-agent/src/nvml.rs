@@ -130,30 +130,29 @@ impl Follower {
                     return Ok(());
                 }
             }
-            if self.hear(&watch, probe_at, &send)? {
+            if hear(&watch, probe_at, &send)? {
                 probe_at = Instant::now();
             }
         }
     }
+}
 
-    /// Waits for events until the next probe is due, at most a slice. Returns whether to probe at once.
-    fn hear(&self, watch: &Watch<'_>, probe_at: Instant, send: &impl Fn(News) -> Result<(), End>) -> Result<bool, End> {
-        let left = probe_at.saturating_duration_since(Instant::now()).min(SLICE);
-        match watch.wait(left) {
-            Ok(events) => {
-                for event in &events {
-                    let EventKind::Xid(xid) = event.kind;
-                    send(News::Xid { gpu: event.pci, xid })?;
-                }
-                // Nobody may listen any more, without there being anything to send.
-                if events.is_empty() { Ok(false) } else { Ok(true) }
+/// Waits for events until the next probe is due, at most a slice. Returns whether to probe at once.
+fn hear(watch: &Watch<'_>, probe_at: Instant, send: &impl Fn(News) -> Result<(), End>) -> Result<bool, End> {
+    let left = probe_at.saturating_duration_since(Instant::now()).min(SLICE);
+    match watch.wait(left) {
+        Ok(events) => {
+            for event in &events {
+                let EventKind::Xid(xid) = event.kind;
+                send(News::Xid { gpu: event.pci, xid })?;
             }
-            Err(fault @ Fault::Over(_)) => Err(fault.into()),
-            Err(fault) => {
-                tracing::debug!("waiting for events failed: {fault}");
-                thread::sleep(left);
-                Ok(matches!(fault, Fault::Lost(_)))
-            }
+            Ok(!events.is_empty())
+        }
+        Err(fault @ Fault::Over(_)) => Err(fault.into()),
+        Err(fault) => {
+            tracing::debug!("waiting for events failed: {fault}");
+            thread::sleep(left);
+            Ok(matches!(fault, Fault::Lost(_)))
         }
     }
 }

@@ -64,6 +64,9 @@ async fn eight_gpus_on_two_nodes_and_the_nodes_themselves_are_offered_and_given(
     ] {
         assert!(metrics.contains(&line), "{line} is not in\n{metrics}");
     }
+    let held =
+        format!("oarlock_held_gpus{{namespace=\"default\",pod=\"job\",container=\"main\",resource=\"{GPU}\"}} 3");
+    agent.answers("/metrics", 200, &held);
     let machine: Value = serde_json::from_slice(&std::fs::read(host.path("run/machine.json")).unwrap()).unwrap();
     assert_eq!(machine["gpus"][5]["uuid"], "GPU-5");
     assert_eq!(std::fs::read_dir(host.path("run")).unwrap().count(), 1, "no half-written file stays");

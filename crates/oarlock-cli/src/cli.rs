@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
+use crate::agent::Agent;
 use crate::capture::Capture;
 use crate::exec::Exec;
 use crate::failure::Failure;
@@ -31,6 +32,7 @@ enum Command {
     Exec(Exec),
     Verify(Verify),
     Capture(Capture),
+    Agent(Agent),
 }
 
 impl Command {
@@ -39,7 +41,7 @@ impl Command {
         match self {
             Self::Topology(command) => command.format == Format::Json,
             Self::Plan(command) => command.format == Format::Json,
-            Self::Run(_) | Self::Exec(_) | Self::Verify(_) | Self::Capture(_) => false,
+            Self::Run(_) | Self::Exec(_) | Self::Verify(_) | Self::Capture(_) | Self::Agent(_) => false,
         }
     }
 
@@ -51,6 +53,7 @@ impl Command {
             Self::Exec(command) => command.run(),
             Self::Verify(command) => command.run(),
             Self::Capture(command) => command.run(),
+            Self::Agent(command) => command.run(),
         }
     }
 }

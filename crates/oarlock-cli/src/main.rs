@@ -1,5 +1,6 @@
 //! `oarlock`: see the machine, plan the ranks, run them bound, verify them.
 
+mod agent;
 mod capture;
 mod cli;
 mod exec;

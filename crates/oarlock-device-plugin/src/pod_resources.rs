@@ -116,6 +116,15 @@ impl PodResources {
         }
     }
 
+    /// The devices that kubelet could give away if nobody held any, whoever's plugin they came from.
+    pub async fn allocatable(&self) -> Result<Vec<HeldDevices>, PodResourcesError> {
+        let ask = |mut client: PodResourcesListerClient<Channel>| async move {
+            client.get_allocatable_resources(wire::AllocatableResourcesRequest {}).await
+        };
+        let answer = self.call(ask).await.map_err(PodResourcesError)?;
+        Ok(answer.devices.into_iter().map(held).collect())
+    }
+
     /// Makes a call when its turn has come, and again where kubelet says that there were too many. kubelet is dialled
     /// each time: it may have been restarted since.
     async fn call<T, Answer>(&self, ask: impl Fn(PodResourcesListerClient<Channel>) -> Answer) -> Result<T, CallError>
@@ -153,23 +162,21 @@ impl PodResources {
     }
 }
 
-fn containers_of(pod: wire::PodResources) -> impl Iterator<Item = ContainerHoldings> {
-    let ids = |id: i64| u32::try_from(id).ok();
-    let held = move |devices: wire::ContainerDevices| HeldDevices {
+fn held(devices: wire::ContainerDevices) -> HeldDevices {
+    let nodes = devices.topology.into_iter().flat_map(|topology| topology.nodes);
+    HeldDevices {
         resource: devices.resource_name,
         ids: devices.device_ids,
-        nodes: devices
-            .topology
-            .into_iter()
-            .flat_map(|topology| topology.nodes)
-            .filter_map(|node| ids(node.id))
-            .collect(),
-    };
+        nodes: nodes.filter_map(|node| u32::try_from(node.id).ok()).collect(),
+    }
+}
+
+fn containers_of(pod: wire::PodResources) -> impl Iterator<Item = ContainerHoldings> {
     pod.containers.into_iter().map(move |container| ContainerHoldings {
         namespace: pod.namespace.clone(),
         pod: pod.name.clone(),
         container: container.name,
         devices: container.devices.into_iter().map(held).collect(),
-        cpus: container.cpu_ids.into_iter().filter_map(ids).collect(),
+        cpus: container.cpu_ids.into_iter().filter_map(|id| u32::try_from(id).ok()).collect(),
     })
 }

@@ -148,7 +148,7 @@ impl Agent {
         });
         let mut agent = Self { child, lines, address: String::new() };
         let line = agent.says("answering /metrics");
-        agent.address = line.rsplit_once("address=").unwrap().1.to_owned();
+        line.rsplit_once("address=").unwrap().1.clone_into(&mut agent.address);
         agent
     }
 

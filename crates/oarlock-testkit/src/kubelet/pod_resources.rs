@@ -84,7 +84,14 @@ impl wire::pod_resources_lister_server::PodResourcesLister for Lister {
         &self,
         _: Request<wire::AllocatableResourcesRequest>,
     ) -> Result<Response<wire::AllocatableResourcesResponse>, Status> {
-        Err(Status::unimplemented("this kubelet tells no allocatable resources"))
+        self.spend()?;
+        let of = |(name, resource): (&String, &super::Resource)| {
+            let ids: Vec<String> = resource.healthy().map(|device| device.id.clone()).collect();
+            wire::ContainerDevices { resource_name: name.clone(), device_ids: ids, topology: None }
+        };
+        let mut devices: Vec<_> = self.view.borrow().resources.iter().map(of).collect();
+        devices.retain(|devices| !devices.device_ids.is_empty());
+        Ok(Response::new(wire::AllocatableResourcesResponse { devices, ..Default::default() }))
     }
 
     async fn get(

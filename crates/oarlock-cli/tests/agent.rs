@@ -1,0 +1,47 @@
+//! `oarlock agent` is another program.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// A copy of `oarlock` in a folder of its own.
+fn alone(folder: &Path) -> PathBuf {
+    let own = folder.join("oarlock");
+    fs::copy(env!("CARGO_BIN_EXE_oarlock"), &own).unwrap();
+    own
+}
+
+/// A program that says its name and its arguments.
+fn program(folder: &Path, says: &str) {
+    let path = folder.join("oarlock-agent");
+    fs::write(&path, format!("#!/bin/sh\necho {says} \"$@\"\nexit 7\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+fn call(oarlock: &Path, path: &Path) -> (i32, String, String) {
+    let mut command = Command::new(oarlock);
+    let command = command.args(["agent", "--print-config", "--help", "--", "x"]).env("PATH", path);
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    (status.code().unwrap(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+#[test]
+fn where_there_is_no_agent_the_status_is_that_of_shells_with_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let (status, _, said) = call(&alone(folder.path()), folder.path());
+    assert_eq!((status, said.lines().count()), (127, 1), "{said}");
+    assert!(said.starts_with("oarlock: failed to execute \"oarlock-agent\": "), "{said}");
+}
+
+#[test]
+fn the_agent_beside_it_comes_before_the_one_on_the_path_and_gets_all_arguments() {
+    let (folder, path) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let own = alone(folder.path());
+    program(path.path(), "path");
+    assert_eq!(call(&own, path.path()), (7, "path --print-config --help -- x\n".to_owned(), String::new()));
+    program(folder.path(), "beside");
+    assert_eq!(call(&own, path.path()).1, "beside --print-config --help -- x\n");
+}
