@@ -125,3 +125,6 @@ impl Folder {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,8 @@
 //! Peers that connect and do not behave.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use oarlock_device_plugin::proto::v1beta1::Empty;
 use oarlock_testkit::kubelet::Kubelet;
@@ -66,6 +67,9 @@ async fn clients_that_speak_and_ask_for_nothing_give_their_places_to_those_that_
     kubelet.admit("pod", "train", &[(GPU, 1)], None).await.unwrap();
     client(root.path()).await.get_device_plugin_options(Empty {}).await.unwrap();
     assert_eq!(kubelet.view().registrations.len(), 1);
-    drop(speaking);
+    // The first of them are cut, long before they would be for not answering.
+    let mut first = speaking.into_iter().next().unwrap();
+    first.set_read_timeout(Some(Duration::from_secs(9))).unwrap();
+    tokio::task::spawn_blocking(move || first.read_to_end(&mut Vec::new())).await.unwrap().unwrap();
     plugin.stop().await;
 }
