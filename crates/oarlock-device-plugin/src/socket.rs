@@ -64,3 +64,23 @@ impl Drop for Socket {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tempfile::tempdir;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn giving_up_a_socket_removes_it_unless_it_is_a_successors() {
+        let root = tempdir().unwrap();
+        let path = root.path().join("own.sock");
+        let (old, _old) = Socket::bind(&path, false).unwrap();
+        assert!(matches!(Socket::bind(&path, false), Err(SocketError::Taken(_))));
+        let (new, _new) = Socket::bind(&path, true).unwrap();
+        drop(old);
+        assert!(path.exists());
+        drop(new);
+        assert!(!path.exists());
+    }
+}

@@ -10,6 +10,22 @@ use tempfile::tempdir;
 
 use crate::plugin::{GPU, Plugin, client, eight, socket};
 
+/// All that a peer is told until its connection is closed, which must be soon.
+async fn said_to(mut peer: UnixStream) -> Vec<u8> {
+    peer.set_read_timeout(Some(Duration::from_secs(9))).unwrap();
+    let mut said = Vec::new();
+    tokio::task::spawn_blocking(move || {
+        match peer.read_to_end(&mut said) {
+            Ok(_) => {}
+            // Closed before all that the peer had said was read.
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
+        }
+        said
+    })
+    .await
+    .unwrap()
+}
+
 #[tokio::test]
 async fn a_thousand_connections_that_say_nothing_hurt_nobody() {
     let root = tempdir().unwrap();
@@ -18,15 +34,20 @@ async fn a_thousand_connections_that_say_nothing_hurt_nobody() {
     kubelet.wait_for_allocatable(GPU, 8).await;
     let path = socket(root.path());
     let connect = move || (0..1000).map(|_| UnixStream::connect(&path)).collect::<Result<Vec<_>, _>>().unwrap();
-    let silent = tokio::task::spawn_blocking(connect).await.unwrap();
+    let silent = tokio::task::spawn_blocking(connect.clone()).await.unwrap();
     plugin.devices.set(eight().split_off(2));
     kubelet.wait_for_allocatable(GPU, 6).await;
     kubelet.admit("pod", "train", &[(GPU, 1)], None).await.unwrap();
-    // Also a registration, for which kubelet connects anew, comes through.
+    // The oldest gave way to the others, and the youngest has had its time.
+    for peer in [silent.first().unwrap(), silent.last().unwrap()] {
+        assert_eq!(said_to(peer.try_clone().unwrap()).await, b"");
+    }
+    // Also a registration, for which kubelet connects anew, comes through a crowd.
+    let crowd = tokio::task::spawn_blocking(connect).await.unwrap();
     kubelet.stop().await;
     let kubelet = Kubelet::start(root.path());
     kubelet.wait_for_allocatable(GPU, 6).await;
-    drop(silent);
+    drop(crowd);
     plugin.stop().await;
 }
 
@@ -47,7 +68,8 @@ async fn connections_that_talk_nonsense_hurt_nobody() {
     }
     kubelet.admit("pod", "train", &[(GPU, 1)], None).await.unwrap();
     assert_eq!(kubelet.view().registrations.len(), 1);
-    drop(open);
+    // Who speaks another protocol is told nothing in ours.
+    assert_eq!(said_to(open.remove(0)).await, b"");
     plugin.stop().await;
 }
 
@@ -68,8 +90,6 @@ async fn clients_that_speak_and_ask_for_nothing_give_their_places_to_those_that_
     client(root.path()).await.get_device_plugin_options(Empty {}).await.unwrap();
     assert_eq!(kubelet.view().registrations.len(), 1);
     // The first of them are cut, long before they would be for not answering.
-    let mut first = speaking.into_iter().next().unwrap();
-    first.set_read_timeout(Some(Duration::from_secs(9))).unwrap();
-    tokio::task::spawn_blocking(move || first.read_to_end(&mut Vec::new())).await.unwrap().unwrap();
+    said_to(speaking.into_iter().next().unwrap()).await;
     plugin.stop().await;
 }
