@@ -210,6 +210,7 @@ impl Agent {
             tracing::warn!("{warning}");
         }
         offers::place_unknown_gpus(&mut found.machine, &self.config.gpu.numa_nodes);
+        offers::name_lost_gpus(&mut found.machine, &gpus);
         self.say_of_nvml(&format!("NVML lists {} gpus", gpus.len()));
         self.found = found;
         self.settle(Nvml::Here(gpus));

@@ -61,13 +61,14 @@ impl Follower {
     }
 
     fn run(&self, news: &mpsc::Sender<News>) {
+        let mut known = Vec::new();
         while !news.is_closed() {
             let closed = match Session::open(self.library.as_deref()) {
                 Err(error) => News::Closed {
                     missing: matches!(error, OpenError::Library { .. }),
                     why: format!("{:#}", anyhow::Error::new(error)),
                 },
-                Ok(session) => match self.follow(&session, news) {
+                Ok(session) => match self.follow(&session, &mut known, news) {
                     End::Unheard => return,
                     End::Fault(fault) => News::Closed { missing: false, why: fault.to_string() },
                 },
@@ -82,35 +83,29 @@ impl Follower {
         }
     }
 
-    fn follow(&self, session: &Session, news: &mpsc::Sender<News>) -> End {
-        let mut known: Option<Listing> = None;
+    fn follow(&self, session: &Session, known: &mut Vec<Gpu>, news: &mpsc::Sender<News>) -> End {
         loop {
-            match self.follow_list(session, &mut known, news) {
-                Ok(()) => {}
-                Err(end) => return end,
+            if let Err(end) = self.follow_list(session, known, news) {
+                return end;
             }
         }
     }
 
     /// From one list of GPUs to the next that differs.
-    fn follow_list(
-        &self,
-        session: &Session,
-        known: &mut Option<Listing>,
-        news: &mpsc::Sender<News>,
-    ) -> Result<(), End> {
+    fn follow_list(&self, session: &Session, known: &mut Vec<Gpu>, news: &mpsc::Sender<News>) -> Result<(), End> {
         let listing = session.list()?;
         for (index, fault) in &listing.unreachable {
             tracing::warn!(gpu = index, "NVML lists a gpu and cannot reach it: {fault}");
         }
+        *known = with_unreachable(listing, known);
+        let gpus: &[Gpu] = known;
         let send = |what| news.blocking_send(what).map_err(|_| End::Unheard);
         let options = Options { nvml: true, nvml_library: self.library.clone(), host_root: self.host_root.clone() };
         match discover(&Source::Live, &options) {
-            Ok(found) => send(News::Listed { found: Box::new(found), gpus: listing.gpus.clone() })?,
+            Ok(found) => send(News::Listed { found: Box::new(found), gpus: gpus.to_vec() })?,
             Err(error) => tracing::warn!("failed to read the machine again: {:#}", anyhow::Error::new(error)),
         }
-        let listing = known.insert(listing);
-        let watch = session.watch(&listing.gpus)?;
+        let watch = session.watch(gpus)?;
         for (gpu, fault) in watch.unwatched() {
             tracing::warn!(%gpu, "its errors are not heard, and it is only probed: {fault}");
         }
@@ -118,15 +113,13 @@ impl Follower {
         let mut probe_at = Instant::now();
         loop {
             if Instant::now() >= probe_at {
-                let results = probe_all(session, &listing.gpus)?;
+                let results = probe_all(session, gpus)?;
                 send(News::Probed(results))?;
                 probe_at = Instant::now() + self.probe_interval;
             }
             if Instant::now() >= list_at {
                 list_at = Instant::now() + RELIST;
-                let now = session.list()?;
-                // A GPU that cannot be reached is a matter of health, and not gone.
-                if now.unreachable.is_empty() && now.gpus != listing.gpus {
+                if with_unreachable(session.list()?, gpus) != gpus {
                     return Ok(());
                 }
             }
@@ -157,6 +150,18 @@ fn hear(watch: &Watch<'_>, probe_at: Instant, send: &impl Fn(News) -> Result<(),
     }
 }
 
+/// The GPUs of a list, with those that were known before while some cannot be reached: a lost GPU is a matter of health,
+/// and not gone.
+fn with_unreachable(listing: Listing, known: &[Gpu]) -> Vec<Gpu> {
+    let mut gpus = listing.gpus;
+    if !listing.unreachable.is_empty() {
+        let lost = known.iter().filter(|known| gpus.iter().all(|gpu| gpu.pci != known.pci)).cloned();
+        gpus.extend(lost.collect::<Vec<_>>());
+        gpus.sort_by_key(|gpu| gpu.index);
+    }
+    gpus
+}
+
 /// Asks every GPU and MIG device whether it answers.
 fn probe_all(session: &Session, gpus: &[Gpu]) -> Result<BTreeMap<String, Probe>, Fault> {
     let mut results = BTreeMap::new();
@@ -178,4 +183,32 @@ fn probe_all(session: &Session, gpus: &[Gpu]) -> Result<BTreeMap<String, Probe>,
 fn uuids(gpu: &Gpu) -> impl Iterator<Item = &str> {
     let parts = gpu.mig.iter().flatten().map(|part| part.uuid.as_str());
     gpu.uuid.as_deref().into_iter().chain(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gpu(index: u32) -> Gpu {
+        Gpu {
+            index,
+            pci: PciAddress { domain: 0, bus: index as u8, device: 0, function: 0 },
+            uuid: Some(format!("GPU-{index}")),
+            name: None,
+            minor: Some(index),
+            memory_node: None,
+            memory_affinity: None,
+            mig: None,
+        }
+    }
+
+    #[test]
+    fn a_gpu_that_cannot_be_reached_stays_and_one_that_is_no_longer_listed_goes() {
+        let known = [gpu(0), gpu(1), gpu(2)];
+        let unreachable = vec![(1, Fault::Lost("lost".to_owned()))];
+        let listing = Listing { gpus: vec![gpu(0), gpu(2)], unreachable };
+        assert_eq!(with_unreachable(listing.clone(), &known), known);
+        assert_eq!(with_unreachable(Listing { unreachable: Vec::new(), ..listing.clone() }, &known), [gpu(0), gpu(2)]);
+        assert_eq!(with_unreachable(listing, &[]), [gpu(0), gpu(2)], "what was never reached is not known");
+    }
 }

@@ -71,6 +71,14 @@ pub(crate) fn nodes(config: &Config, machine: &Machine) -> Result<Option<Serving
     Ok(Some(Serving { offer: advertise::nodes(machine, &settings)?, giving: Giving::Nodes }))
 }
 
+/// A GPU that is lost does not tell its UUID: it keeps the one that it had.
+pub(crate) fn name_lost_gpus(machine: &mut Machine, known: &[nvml::Gpu]) {
+    for gpu in machine.gpus.iter_mut().filter(|gpu| gpu.uuid.is_none()) {
+        let same = known.iter().find(|known| Some(known.pci) == gpu.pci);
+        gpu.uuid = same.and_then(|known| known.uuid.clone());
+    }
+}
+
 /// The operator's word about GPUs whose node the host does not tell. A node that is not there is passed over.
 pub(crate) fn place_unknown_gpus(machine: &mut Machine, nodes: &BTreeMap<PciAddress, u32>) {
     let known: Vec<u32> = machine.nodes.iter().map(|node| node.id).collect();

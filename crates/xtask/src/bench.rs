@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 
 use crate::build::{self, cargo, target_folder};
@@ -73,6 +73,8 @@ pub(crate) fn run() -> Result<()> {
     progress.step("benchmarks: cargo bench");
     let packages = ["--package", "oarlock-core", "--package", "oarlock-device-plugin"];
     command::run(cargo().arg("bench").args(packages).args(["--locked", "--bench", "*"]))?;
+    progress.step("the agent: cargo bench -p oarlock-agent");
+    let agent = agent()?;
     progress.step(format!("the whole process, {RUNS} times"));
     let programs = build::release_programs(&[("oarlock-cli", "oarlock")])?;
     let process = process_median(&programs[0], &workspace().join(MACHINE_FILE))?;
@@ -83,6 +85,7 @@ pub(crate) fn run() -> Result<()> {
         "|---|---|---|---|".to_owned(),
         row("`oarlock plan`, whole process, on a saved machine file", "≤ 10 ms", process, &machine),
     ];
+    rows.extend(agent_rows(&agent, &machine)?);
     let criterion = target_folder().join("criterion");
     for goal in &GOALS {
         rows.push(row(goal.what, goal.promised, criterion_median(&criterion, goal.benchmark)?, &machine));
@@ -90,6 +93,23 @@ pub(crate) fn run() -> Result<()> {
     progress.step("the table");
     println!("\n{}", rows.join("\n"));
     Ok(())
+}
+
+/// What the agent's benchmark prints: three columns a line.
+fn agent() -> Result<String> {
+    let mut bench = cargo();
+    bench.args(["bench", "--package", "oarlock-agent", "--locked", "--bench", "agent"]);
+    let output = bench.stderr(Stdio::inherit()).output().context("cannot run cargo bench")?;
+    ensure!(output.status.success(), "the agent's benchmark ended with {}", output.status);
+    String::from_utf8(output.stdout).context("the agent's benchmark prints what is no text")
+}
+
+fn agent_rows(printed: &str, machine: &str) -> Result<Vec<String>> {
+    let row = |line: &str| match line.split('\t').collect::<Vec<_>>()[..] {
+        [what, promised, measured] => Ok(format!("| {what} | {promised} | {measured} | {machine} |")),
+        _ => bail!("the agent's benchmark printed {line:?}: a line has three columns"),
+    };
+    printed.lines().filter(|line| !line.trim().is_empty()).map(row).collect()
 }
 
 fn row(what: &str, promised: &str, measured: Duration, machine: &str) -> String {
@@ -174,6 +194,13 @@ mod tests {
         ] {
             assert_eq!(three_digits(Duration::from_nanos(nanoseconds)), text);
         }
+    }
+
+    #[test]
+    fn the_agents_columns_are_rows_and_another_line_is_an_error() {
+        let rows = agent_rows("a\t≤ 1 s\t26.0 ms\n\n", "here").unwrap();
+        assert_eq!(rows, ["| a | ≤ 1 s | 26.0 ms | here |"]);
+        assert!(agent_rows("panicked\n", "here").is_err());
     }
 
     #[test]

@@ -82,6 +82,24 @@ fn only_the_gpu_resource_sets_the_variable_and_each_item_has_its_own_device_node
 }
 
 #[test]
+fn a_lost_gpu_keeps_the_uuid_that_it_had() {
+    let lost = nvml::Gpu {
+        index: 1,
+        pci: address(1),
+        uuid: Some("GPU-1".to_owned()),
+        name: None,
+        minor: None,
+        memory_node: None,
+        memory_affinity: None,
+        mig: None,
+    };
+    let mut machine = machine();
+    name_lost_gpus(&mut machine, &[lost]);
+    let uuids: Vec<_> = machine.gpus.iter().map(|gpu| gpu.uuid.as_deref()).collect();
+    assert_eq!(uuids, [Some("GPU-0"), Some("GPU-1"), None, None]);
+}
+
+#[test]
 fn the_operators_word_counts_where_the_host_does_not_tell_and_names_a_node_that_is_there() {
     let mut machine = machine();
     machine.gpus[0].locality = Locality::Node { node: 3, from: Evidence::NumaNode };
