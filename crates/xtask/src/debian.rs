@@ -1,5 +1,5 @@
-//! Debian's torchrun on any host: the packages of a stable Debian, unpacked into a folder and not installed, so that
-//! neither root nor the host's own Python is touched.
+//! Debian's packages on any host, unpacked into a folder and not installed, so that neither root nor the host's own
+//! programs are touched; and Debian's torchrun, made of them.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -10,12 +10,24 @@ use anyhow::{Context as _, Result};
 
 use crate::{command, workspace};
 
-/// Its torch is 2.6; the one before trips over its own Python, and the ones after move.
-const SUITE: &str = "trixie";
-const PACKAGES: [&str; 1] = ["python3-torch"];
-/// What nobody reads here is a third of the disk.
-const UNREAD: [&str; 4] =
-    ["usr/share", "usr/include", "usr/lib/libtorch-test", "usr/lib/python3/dist-packages/torch/include"];
+/// Packages to be unpacked, with all that they depend on.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    /// Debian's name for the state of its archive.
+    pub(crate) suite: &'static str,
+    /// Their names.
+    pub(crate) packages: &'static [&'static str],
+    /// What nobody reads here: paths in them.
+    pub(crate) unread: &'static [&'static str],
+}
+
+const TORCHRUN: Wanted = Wanted {
+    // Its torch is 2.6; the one before trips over its own Python, and the ones after move.
+    suite: "trixie",
+    packages: &["python3-torch"],
+    // A third of the disk.
+    unread: &["usr/share", "usr/include", "usr/lib/libtorch-test", "usr/lib/python3/dist-packages/torch/include"],
+};
 const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// An unpacked Debian with torchrun, with `bin/torchrun` and `bin/python3` in front.
@@ -29,12 +41,7 @@ impl Debian {
     /// The one in this folder; fetched once, where there is none.
     pub(crate) fn in_folder(folder: &Path) -> Result<Self> {
         let debian = Self { folder: folder.to_owned() };
-        if !folder.exists() {
-            let arriving = folder.with_extension("arriving");
-            remove(&arriving)?;
-            fetch(&arriving)?;
-            fs::rename(&arriving, folder).with_context(|| format!("cannot rename to {}", folder.display()))?;
-        }
+        TORCHRUN.in_folder(folder)?;
         debian.put_scripts()?;
         Ok(debian)
     }
@@ -86,36 +93,50 @@ impl Debian {
     }
 }
 
-fn fetch(folder: &Path) -> Result<()> {
-    println!(
-        "  fetching {} of Debian {SUITE} (unpacked below {}, not installed)",
-        PACKAGES.join(", "),
-        folder.display()
-    );
-    let apt = folder.join("apt");
-    let archives = apt.join("cache/archives");
-    let root = folder.join("root");
-    for folder in [&apt.join("state/lists/partial"), &archives.join("partial"), &root] {
-        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    }
-    let sources = apt.join("sources.list");
-    let source = format!("deb [signed-by={KEYS}] http://deb.debian.org/debian {SUITE} main\n");
-    for (path, text) in [(&sources, source.as_str()), (&apt.join("status"), "")] {
-        fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    command::run(apt_get(&apt).arg("update"))?;
-    command::run(apt_get(&apt).args(["-y", "--no-install-recommends", "--download-only", "install"]).args(PACKAGES))?;
-    for entry in fs::read_dir(&archives).with_context(|| format!("cannot read {}", archives.display()))? {
-        let path = entry.with_context(|| format!("cannot read {}", archives.display()))?.path();
-        if path.extension().is_some_and(|extension| extension == "deb") {
-            command::run(Command::new("dpkg-deb").arg("-x").arg(&path).arg(&root))?;
+impl Wanted {
+    /// Sees to it that the packages are below `root` in this folder; fetched once, where there is no such folder.
+    pub(crate) fn in_folder(&self, folder: &Path) -> Result<()> {
+        if !folder.exists() {
+            let arriving = folder.with_extension("arriving");
+            remove(&arriving)?;
+            self.fetch(&arriving)?;
+            fs::rename(&arriving, folder).with_context(|| format!("cannot rename to {}", folder.display()))?;
         }
+        Ok(())
     }
-    remove(&apt)?;
-    for unread in UNREAD {
-        remove(&root.join(unread))?;
+
+    fn fetch(&self, folder: &Path) -> Result<()> {
+        println!(
+            "  fetching {} of Debian {} (unpacked below {}, not installed)",
+            self.packages.join(", "),
+            self.suite,
+            folder.display()
+        );
+        let apt = folder.join("apt");
+        let archives = apt.join("cache/archives");
+        let root = folder.join("root");
+        for folder in [&apt.join("state/lists/partial"), &archives.join("partial"), &root] {
+            fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        }
+        let sources = apt.join("sources.list");
+        let source = format!("deb [signed-by={KEYS}] http://deb.debian.org/debian {} main\n", self.suite);
+        for (path, text) in [(&sources, source.as_str()), (&apt.join("status"), "")] {
+            fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        command::run(apt_get(&apt).arg("update"))?;
+        command::run(apt_get(&apt).args(["-y", "--no-install-recommends", "--download-only", "install"]).args(self.packages))?;
+        for entry in fs::read_dir(&archives).with_context(|| format!("cannot read {}", archives.display()))? {
+            let path = entry.with_context(|| format!("cannot read {}", archives.display()))?.path();
+            if path.extension().is_some_and(|extension| extension == "deb") {
+                command::run(Command::new("dpkg-deb").arg("-x").arg(&path).arg(&root))?;
+            }
+        }
+        remove(&apt)?;
+        for unread in self.unread {
+            remove(&root.join(unread))?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// apt with lists, packages and sources of its own. The host's settings (a proxy, say) stay in force.

@@ -4,6 +4,7 @@ mod guest;
 mod initramfs;
 mod judge;
 mod kernel;
+mod kubelet;
 mod qemu;
 pub(crate) mod report;
 mod shape;
@@ -64,13 +65,18 @@ impl Machines {
         let name = format!("{}-{scenario}", shape.name);
         let initramfs = self.folder.join(format!("{name}.cpio"));
         let mut root = self.first_root(shape, &script)?;
-        let (disk, limit) = if scenario == TORCHRUN {
-            for (place, module) in self.kernel.disk_modules().iter().enumerate() {
-                root.add_file(&format!("vm/modules/{place}.ko"), module);
+        let (disk, limit) = match scenario {
+            TORCHRUN => {
+                for (place, module) in self.kernel.disk_modules().iter().enumerate() {
+                    root.add_file(&format!("vm/modules/{place}.ko"), module);
+                }
+                (Some(self.debian()?.disk()?), TORCHRUN_LIMIT)
             }
-            (Some(self.debian()?.disk()?), TORCHRUN_LIMIT)
-        } else {
-            (None, LIMIT)
+            kubelet::SCENARIO => {
+                kubelet::add_to(&mut root, &self.folder.join("containerd"))?;
+                (None, kubelet::LIMIT)
+            }
+            _ => (None, LIMIT),
         };
         root.write(&initramfs)?;
         let console = self.folder.join(format!("{name}.log"));
@@ -122,8 +128,8 @@ impl Machines {
 }
 
 /// What every scenario may read beside it: name and path.
-pub(crate) fn scripts() -> [(&'static str, PathBuf); 3] {
-    [("report.sh", "tests/vm"), ("ranks.sh", "tests/vm"), ("train.py", "tests/launchers")]
+pub(crate) fn scripts() -> [(&'static str, PathBuf); 4] {
+    [("report.sh", "tests/vm"), ("ranks.sh", "tests/vm"), ("node.sh", "tests/vm"), ("train.py", "tests/launchers")]
         .map(|(name, folder)| (name, workspace().join(folder).join(name)))
 }
 
@@ -132,15 +138,38 @@ pub(crate) fn shapes() -> Result<Vec<Shape>> {
     Shape::read_all(&workspace().join("tests/vm/shapes"))
 }
 
-/// Runs every scenario of every shape.
-pub(crate) fn run_all(machines: &Machines, progress: &mut Progress) -> Result<()> {
+/// Runs every scenario of every shape. How many were skipped, in words; nothing where none was.
+pub(crate) fn run_all(machines: &Machines, progress: &mut Progress) -> Result<String> {
+    let mut skipped = Vec::new();
     for shape in shapes()? {
-        for scenario in &shape.scenarios {
-            progress.step(format!("{scenario} in the emulated machine {}", shape.name));
-            machines.run(&shape, scenario)?;
+        skipped.extend(run_scenarios(machines, &shape, &shape.scenarios, progress)?);
+    }
+    Ok(skipped_in_words(&skipped))
+}
+
+/// Runs scenarios in a shape, and gives those that lack something that only their user can give.
+fn run_scenarios(
+    machines: &Machines,
+    shape: &Shape,
+    scenarios: &[String],
+    progress: &mut Progress,
+) -> Result<Vec<String>> {
+    let mut skipped = Vec::new();
+    for scenario in scenarios {
+        progress.step(format!("{scenario} in the emulated machine {}", shape.name));
+        let lacking = if scenario == kubelet::SCENARIO { kubelet::lacking() } else { None };
+        if let Some(reason) = lacking {
+            println!("  SKIPPED {scenario} in {}: {reason}", shape.name);
+            skipped.push(format!("{scenario} in {}", shape.name));
+        } else {
+            machines.run(shape, scenario)?;
         }
     }
-    Ok(())
+    Ok(skipped)
+}
+
+fn skipped_in_words(skipped: &[String]) -> String {
+    if skipped.is_empty() { String::new() } else { format!(", but SKIPPED: {}", skipped.join(", ")) }
 }
 
 /// The shape of this name.
@@ -158,11 +187,8 @@ pub(crate) fn run_one(name: &str, scenario: Option<&str>) -> Result<()> {
     let mut progress = Progress::begin();
     let machines = Machines::prepare(&mut progress)?;
     let scenarios = scenario.map_or_else(|| shape.scenarios.clone(), |scenario| vec![scenario.to_owned()]);
-    for scenario in &scenarios {
-        progress.step(format!("{scenario} in the emulated machine {name}"));
-        machines.run(&shape, scenario)?;
-    }
-    progress.done("every scenario passed");
+    let skipped = run_scenarios(&machines, &shape, &scenarios, &mut progress)?;
+    progress.done(format!("every scenario passed{}", skipped_in_words(&skipped)));
     Ok(())
 }
 
