@@ -2,6 +2,8 @@
 
 KUBELET_ROOT=/var/lib/kubelet
 MANIFESTS=/etc/kubernetes/manifests
+# One core of the first node.
+RESERVED_CPUS=0-1
 
 # await SECONDS COMMAND...: until the command succeeds; fails when that takes longer.
 await() {
@@ -66,7 +68,7 @@ END
         echo '[{"Config":"config.json","RepoTags":["localhost/busybox:1"],"Layers":["layer.tar"]}]' >manifest.json
         tar -cf /tmp/image.tar manifest.json config.json layer.tar
     )
-    ctr -n k8s.io images import --snapshotter native /tmp/image.tar
+    ctr -n k8s.io images import --local --snapshotter native /tmp/image.tar
 }
 
 # start_kubelet POLICY: with that policy of the Topology Manager. Its process is $kubelet.
@@ -84,7 +86,7 @@ localStorageCapacityIsolation: false
 enableServer: false
 readOnlyPort: 10255
 cpuManagerPolicy: static
-reservedSystemCPUs: "0,8"
+reservedSystemCPUs: "$RESERVED_CPUS"
 topologyManagerPolicy: $1
 memoryManagerPolicy: Static
 systemReserved: {memory: 156Mi}
@@ -99,7 +101,7 @@ END
     kubelet=$!
 }
 
-# put_pod NAME GPUS: a pod that asks for so many, has CPUs of its own, and writes down what it was given.
+# put_pod NAME GPUS: a pod that asks for so many, and for two CPUs of its own.
 put_pod() {
     cat >"/tmp/$1.yaml" <<END
 apiVersion: v1
@@ -112,16 +114,100 @@ spec:
   - name: main
     image: localhost/busybox:1
     imagePullPolicy: Never
-    command: [/bin/sh, -c, 'sleep 100000']
+    command: [/bin/sleep, "100000"]
+    env: [{name: POD, value: $1}]
     resources:
-      limits: {cpu: "2", memory: 64Mi$([ "$2" = 0 ] || printf ', oarlock.dev/gpu: "%s"' "$2")}
+      limits: {cpu: "2", memory: 64Mi, oarlock.dev/gpu: "$2"}
 END
     mv "/tmp/$1.yaml" "$MANIFESTS/$1.yaml"
 }
 
-# process_of POD: the first process of its container.
+# remove_pod NAME: what put_pod did.
+remove_pod() {
+    rm "$MANIFESTS/$1.yaml"
+}
+
+# start_agent: with the GPUs of the shape, from NVML's stand-in. Its process is $agent.
+start_agent() {
+    [ -e /tmp/gpus.json ] || gpus_of_the_shape >/tmp/gpus.json
+    touch /tmp/control
+    cat >/tmp/agent.yaml <<END
+gpu: {mode: own}
+reservedCpus: "$RESERVED_CPUS"
+health: {probeInterval: 1s, recoverAfter: 5s}
+END
+    OARLOCK_NVML_MACHINE=/tmp/gpus.json OARLOCK_NVML_CONTROL=/tmp/control oarlock-agent --config /tmp/agent.yaml \
+        --kubelet-root "$KUBELET_ROOT" --nvml-library /lib/liboarlock_nvml_stub.so >>/tmp/agent.log 2>&1 &
+    agent=$!
+}
+
+# gpus_of_the_shape: as a machine file, as much of it as the stand-in needs.
+gpus_of_the_shape() {
+    nodes=
+    for folder in /sys/devices/system/node/node[0-9]*; do
+        nodes="$nodes${nodes:+,}{\"id\":${folder##*node},\"cpulist\":\"$(cat "$folder/cpulist")\"}"
+    done
+    gpus=
+    index=0
+    for address in $(echo "$GPUS" | tr , ' '); do
+        gpus="$gpus${gpus:+,}{\"index\":$index,\"pci\":\"$address\",\"numa_node\":$(entry $index "$GPU_NODES")}"
+        index=$((index + 1))
+    done
+    echo "{\"name\":\"$SHAPE\",\"nodes\":[$nodes],\"gpus\":[$gpus]}"
+}
+
+# allocatable: ids and nodes of the GPUs that kubelet could give away, a line each.
+allocatable() {
+    pod-resources "$KUBELET_ROOT" | sed -n 's|^allocatable oarlock.dev/gpu ||p' | sort
+}
+
+# allocatable_are COUNT: whether there are so many.
+allocatable_are() {
+    [ "$(allocatable | wc -l)" = "$1" ]
+}
+
+# held POD: ids and nodes of the GPUs that the pod has, a line each. A pod from a file is called after its host too.
+held() {
+    pod-resources "$KUBELET_ROOT" | sed -n "s|^held default $1-$SHAPE main oarlock.dev/gpu ||p" | sort
+}
+
+# holds POD COUNT: whether the pod has so many.
+holds() {
+    [ "$(held "$1" | wc -l)" = "$2" ]
+}
+
+# cpus_held POD: the CPUs that are the pod's own.
+cpus_held() {
+    pod-resources "$KUBELET_ROOT" | sed -n "s|^cpus default $1-$SHAPE main ||p"
+}
+
+# nodes_among: how many of the lines of ids and nodes name which, as COUNTxNODE.
+nodes_among() {
+    cut -d' ' -f2 | sort | uniq -c | awk '{ printf "%s%sx%s", some++ ? " " : "", $1, $2 }'
+}
+
+# ids_among: the ids of the lines of ids and nodes.
+ids_among() {
+    cut -d' ' -f1 | sort | paste -s -d' '
+}
+
+# each_of LIST: the numbers in a list such as 0-3,8, a line each.
+each_of() {
+    echo "$1" | tr , '\n' | while IFS=- read -r first last; do
+        [ -z "$first" ] || seq "$first" "${last:-$first}"
+    done
+}
+
+# process_of POD: the process of its container.
 process_of() {
     for candidate in $(pidof sleep); do
-        tr '\0' '\n' <"/proc/$candidate/environ" 2>/dev/null | grep -q "^HOSTNAME=" || true
+        if tr '\0' '\n' <"/proc/$candidate/environ" 2>/dev/null | grep -q -x "POD=$1"; then
+            echo "$candidate"
+        fi
     done
+}
+
+# variable_of PID NAME: that variable of the process, its entries sorted.
+variable_of() {
+    tr '\0' '\n' <"/proc/$1/environ" | sed -n "s/^$2=//p" | tr , '\n' | sort | paste -s -d' '
 }

@@ -9,6 +9,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use super::initramfs::Initramfs;
+use crate::build::{cargo, target_folder};
+use crate::command;
 use crate::debian::Wanted;
 
 /// The scenario that needs these.
@@ -29,15 +31,29 @@ const RUNTIME_PROGRAMS: [&str; 4] =
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 const LOADER: &str = "ld-linux-x86-64.so.2";
 
+/// Our own part beside `oarlock`: where cargo puts it, and where it is in the guest.
+const OWN: [(&str, &str); 3] = [
+    ("oarlock-agent", "bin/oarlock-agent"),
+    ("examples/pod-resources", "bin/pod-resources"),
+    ("liboarlock_nvml_stub.so", "lib/liboarlock_nvml_stub.so"),
+];
+
 /// Why the scenario cannot be run; nothing where it can.
 pub(crate) fn lacking() -> Option<String> {
     kubelet().err()
 }
 
-/// Adds kubelet and runtime to the guest's first root. `folder` is where the runtime is kept on the host.
+/// Adds kubelet, runtime and agent to the guest's first root. `folder` is where the runtime is kept on the host.
 pub(crate) fn add_to(root: &mut Initramfs, folder: &Path) -> Result<()> {
     let kubelet = kubelet().map_err(anyhow::Error::msg)?;
     root.add_program("bin/kubelet", &kubelet)?;
+    let mut build = cargo();
+    build.args(["build", "--release", "--locked", "--package", "oarlock-agent", "--bin", "oarlock-agent"]);
+    build.args(["--package", "oarlock-nvml-stub", "--lib", "--package", "oarlock-device-plugin"]);
+    command::run(build.args(["--example", "pod-resources"]))?;
+    for (built, inside) in OWN {
+        root.add_program(inside, &target_folder().join("release").join(built))?;
+    }
     RUNTIME.in_folder(folder)?;
     let debian = folder.join("root");
     for program in RUNTIME_PROGRAMS {
