@@ -101,7 +101,7 @@ END
     kubelet=$!
 }
 
-# put_pod NAME GPUS: a pod that asks for so many, and for two CPUs of its own.
+# put_pod NAME RESOURCE COUNT: a pod that asks for so many of ours, and for two CPUs of its own.
 put_pod() {
     cat >"/tmp/$1.yaml" <<END
 apiVersion: v1
@@ -117,7 +117,7 @@ spec:
     command: [/bin/sleep, "100000"]
     env: [{name: POD, value: $1}]
     resources:
-      limits: {cpu: "2", memory: 64Mi, oarlock.dev/gpu: "$2"}
+      limits: {cpu: "2", memory: 64Mi, oarlock.dev/$2: "$3"}
 END
     mv "/tmp/$1.yaml" "$MANIFESTS/$1.yaml"
 }
@@ -156,24 +156,30 @@ gpus_of_the_shape() {
     echo "{\"name\":\"$SHAPE\",\"nodes\":[$nodes],\"gpus\":[$gpus]}"
 }
 
-# allocatable: ids and nodes of the GPUs that kubelet could give away, a line each.
+# allocatable RESOURCE: ids and nodes of those that kubelet could give away, a line each.
 allocatable() {
-    pod-resources "$KUBELET_ROOT" | sed -n 's|^allocatable oarlock.dev/gpu ||p' | sort
+    pod-resources "$KUBELET_ROOT" | sed -n "s|^allocatable oarlock.dev/$1 ||p" | sort
 }
 
-# allocatable_are COUNT: whether there are so many.
+# allocatable_are COUNT: whether kubelet could give away so many GPUs.
 allocatable_are() {
-    [ "$(allocatable | wc -l)" = "$1" ]
+    [ "$(allocatable gpu | wc -l)" = "$1" ]
 }
 
-# held POD: ids and nodes of the GPUs that the pod has, a line each. A pod from a file is called after its host too.
+# held POD: ids and nodes of what the pod has of ours, a line each. A pod from a file is called after its host too.
 held() {
-    pod-resources "$KUBELET_ROOT" | sed -n "s|^held default $1-$SHAPE main oarlock.dev/gpu ||p" | sort
+    pod-resources "$KUBELET_ROOT" | sed -n "s|^held default $1-$SHAPE main oarlock.dev/[^ ]* ||p" | sort
 }
 
 # holds POD COUNT: whether the pod has so many.
 holds() {
     [ "$(held "$1" | wc -l)" = "$2" ]
+}
+
+# refused POD REASON: whether kubelet has refused the pod for that reason.
+refused() {
+    wget -q -O - http://127.0.0.1:10255/pods | sed 's/{"metadata":{"name":/\n&/g' |
+        grep "^{\"metadata\":{\"name\":\"$1-$SHAPE\"" | grep -q "\"reason\":\"$2\""
 }
 
 # cpus_held POD: the CPUs that are the pod's own.
@@ -205,6 +211,16 @@ process_of() {
             echo "$candidate"
         fi
     done
+}
+
+# has_a_process POD: whether its container runs.
+has_a_process() {
+    [ -n "$(process_of "$1")" ]
+}
+
+# status_of PID NAME: that line of its status.
+status_of() {
+    sed -n "s/^$2:[[:space:]]*//p" "/proc/$1/status"
 }
 
 # variable_of PID NAME: that variable of the process, its entries sorted.

@@ -124,7 +124,9 @@ impl Wanted {
             fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
         }
         command::run(apt_get(&apt).arg("update"))?;
-        command::run(apt_get(&apt).args(["-y", "--no-install-recommends", "--download-only", "install"]).args(self.packages))?;
+        command::run(
+            apt_get(&apt).args(["-y", "--no-install-recommends", "--download-only", "install"]).args(self.packages),
+        )?;
         for entry in fs::read_dir(&archives).with_context(|| format!("cannot read {}", archives.display()))? {
             let path = entry.with_context(|| format!("cannot read {}", archives.display()))?.path();
             if path.extension().is_some_and(|extension| extension == "deb") {

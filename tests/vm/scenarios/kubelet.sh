@@ -24,78 +24,106 @@ passes() {
     check "$name ($(($(uptime_seconds) - began)) s)" yes "$seen"
 }
 
-# check_pod WHO POD: four GPUs of one node, and CPUs of the same.
+# check_pod WHO POD: four GPUs of one node, and CPUs and memory of the same. Its process is then $process.
 check_pod() {
     passes "$1: the pod has 4 gpus" holds "$2" 4
-    held "$2" >/tmp/held
-    node=$(cut -d' ' -f2 /tmp/held | head -n 1)
-    check "$1: all 4 on one node" "4x$node" "$(nodes_among </tmp/held)"
+    held "$2" >held
+    node=$(cut -d' ' -f2 held | head -n 1)
+    check "$1: all 4 on one node" "4x$node" "$(nodes_among <held)"
     cpus=$(cpus_held "$2")
-    say "$1: gpus $(ids_among </tmp/held), node $node, cpus $cpus"
+    say "$1: $(ids_among <held) on node $node, with cpus $cpus"
     check "$1: it has 2 cpus" 2 "$(each_of "$cpus" | wc -l)"
     check "$1: of the same node" "" "$(each_of "$cpus" | grep -v -x -F "$(each_of "$(cpus_of "$node")")" || true)"
-    for id in $(ids_among </tmp/held); do
-        grep -q "$id" "$KUBELET_ROOT/device-plugins/kubelet_internal_checkpoint" || echo "$id"
-    done >/tmp/unknown
-    check "$1: kubelet's checkpoint has them" "" "$(cat /tmp/unknown)"
+    check "$1: kubelet's checkpoint has the gpus" "$(ids_among <held)" "$(checkpointed held | ids_among)"
     passes "$1: the container runs" has_a_process "$2"
     process=$(process_of "$2")
-    check "$1: the container is told of its gpus" "$(ids_among </tmp/held)" "$(variable_of "$process" OARLOCK_GPUS)"
-    check "$1: and of their node" "$node" "$(variable_of "$process" OARLOCK_NUMA_NODES)"
+    check "$1: the kernel keeps it on these cpus" "$cpus" "$(status_of "$process" Cpus_allowed_list)"
+    check "$1: and on the node's memory" "$node" "$(status_of "$process" Mems_allowed_list)"
+    check "$1: it is told of its gpus" "$(ids_among <held)" "$(variable_of "$process" OARLOCK_GPUS)"
 }
 
-has_a_process() {
-    [ -n "$(process_of "$1")" ]
+# checkpointed FILE: the lines of the file whose ids kubelet has written down.
+checkpointed() {
+    while read -r id rest; do
+        ! grep -q "$id" "$KUBELET_ROOT/device-plugins/kubelet_internal_checkpoint" || echo "$id $rest"
+    done <"$1"
+}
+
+# check_as_before WHO: the first pod has what it had, and was not touched.
+check_as_before() {
+    passes "$1: 8 gpus are allocatable again" allocatable_are 8
+    check "$1: the pod has what it had" "$(cat held-first)" "$(held first)"
+    check "$1: its container went on" "$first" "$(process_of first)"
 }
 
 start_runtime
-say "containerd is up after $(uptime_seconds) s: $(ctr version | sed -n 's/.*Version: *//p' | tail -n1)"
+say "containerd is up after $(uptime_seconds) s: $(ctr version | sed -n 's/.*Version: *//p' | tail -n 1)"
 start_agent
 start_kubelet single-numa-node
 passes "8 gpus are allocatable" allocatable_are 8
 say "kubelet is up after $(uptime_seconds) s: $(kubelet --version)"
-check "4 of them on each node" "4x0 4x1" "$(allocatable | nodes_among)"
+check "4 gpus on each node" "4x0 4x1" "$(allocatable gpu | nodes_among)"
+check "and each node once" "1x0 1x1" "$(allocatable numa-node | nodes_among)"
 
-put_pod first 4
+put_pod first gpu 4
 check_pod single-numa-node first
-cp /tmp/held /tmp/held-first
-ran_as=$process
+cp held held-first
+first=$process
+put_pod too-much gpu 5
+passes "single-numa-node: 5 gpus are on no node, and refused" refused too-much TopologyAffinityError
+remove_pod too-much
 
 kill -9 "$kubelet"
 wait "$kubelet" || true
 start_kubelet single-numa-node
-passes "kubelet killed: it has 8 gpus again" allocatable_are 8
-check "kubelet killed: the pod has what it had" "$(cat /tmp/held-first)" "$(held first)"
-check "kubelet killed: its container went on" "$ran_as" "$(process_of first)"
+check_as_before "kubelet killed"
 
 kill -9 "$agent"
 wait "$agent" || true
 passes "agent killed: kubelet gives nothing away" allocatable_are 0
 start_agent
-passes "agent killed: it is registered again with 8 gpus" allocatable_are 8
-check "agent killed: the pod has what it had" "$(cat /tmp/held-first)" "$(held first)"
-check "agent killed: its container went on" "$ran_as" "$(process_of first)"
+check_as_before "agent killed"
 
-allocatable >/tmp/before
+# An agent that stands still keeps its stream open, and kubelet asks it.
+kill -STOP "$agent"
+put_pod unlucky gpu 4
+sleep 10
+kill -9 "$agent"
+wait "$agent" || true
+passes "agent killed in Allocate: the pod is refused" refused unlucky UnexpectedAdmissionError
+remove_pod unlucky
+start_agent
+check_as_before "agent killed in Allocate"
+put_pod lucky gpu 4
+check_pod "the next pod after that" lucky
+remove_pod lucky
+
+allocatable gpu >before
 for failure in 'lost 3' 'xid 6 79'; do
     echo "$failure" >>/tmp/control
-    passes "$failure: one gpu less" allocatable_are 7
-    allocatable >/tmp/after
-    say "$failure: lacks $(diff /tmp/before /tmp/after | sed -n 's/^[-+]\([^-+]\)/\1/p')"
+    passes "$failure: 7 gpus are allocatable" allocatable_are 7
+    allocatable gpu >after
+    gpu=$(echo "$failure" | cut -d' ' -f2)
+    check "$failure: it is that gpu" "$(sed -n "$((gpu + 1))p" before)" "$(grep -v -x -F -f after before)"
     [ "$failure" != "lost 3" ] || echo 'back 3' >>/tmp/control
-    passes "$failure: it comes back" allocatable_are 8
-    check "$failure: the same as before" "$(cat /tmp/before)" "$(allocatable)"
+    check_as_before "$failure"
 done
+
+put_pod whole numa-node 1
+passes "a pod has a whole node" holds whole 1
+passes "its container runs" has_a_process whole
+check "it is told of its node" "$(held whole | cut -d' ' -f2)" "$(variable_of "$(process_of whole)" OARLOCK_NUMA_NODES)"
 
 kill -9 "$kubelet"
 wait "$kubelet" || true
-# Nobody sees it go.
+# Nobody sees them go.
 remove_pod first
-put_pod single 1
+remove_pod whole
 start_kubelet best-effort
+passes "best-effort: pods removed meanwhile hold nothing" holds first 0
+put_pod single gpu 1
 passes "best-effort: a pod has 1 gpu" holds single 1
-passes "best-effort: the pod removed meanwhile holds nothing" holds first 0
-put_pod second 4
+beside=$(held single | cut -d' ' -f2)
+put_pod second gpu 4
 check_pod best-effort second
-check "best-effort: not on the node of the single one" no \
-    "$([ "$(held single | cut -d' ' -f2)" = "$node" ] && echo yes || echo no)"
+check "best-effort: 4 gpus are on the other node than the single one" "4x$((1 - beside))" "$(held second | nodes_among)"

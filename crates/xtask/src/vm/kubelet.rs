@@ -2,11 +2,12 @@
 //! which Debian does.
 
 use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use super::initramfs::Initramfs;
 use crate::build::{cargo, target_folder};
@@ -23,8 +24,11 @@ const PROGRAMS: &str = "OARLOCK_K8S_BIN";
 
 /// Since 1.36 kubelet asks the runtime for its cgroup driver, and containerd answers that since 2.0, which no stable
 /// Debian has yet.
-const RUNTIME: Wanted =
-    Wanted { suite: "sid", packages: &["containerd", "runc"], unread: &["usr/share", "usr/lib/x86_64-linux-gnu/gconv"] };
+const RUNTIME: Wanted = Wanted {
+    suite: "sid",
+    packages: &["containerd", "runc"],
+    unread: &["usr/share", "usr/lib/x86_64-linux-gnu/gconv"],
+};
 const RUNTIME_PROGRAMS: [&str; 4] =
     ["usr/bin/containerd", "usr/bin/containerd-shim-runc-v2", "usr/bin/ctr", "usr/sbin/runc"];
 /// Its C library. Newer than the host's, and so good for our own programs too.
@@ -40,13 +44,12 @@ const OWN: [(&str, &str); 3] = [
 
 /// Why the scenario cannot be run; nothing where it can.
 pub(crate) fn lacking() -> Option<String> {
-    kubelet().err()
+    kubelet(env::var_os(PROGRAMS)).err().map(|reason| reason.to_string())
 }
 
 /// Adds kubelet, runtime and agent to the guest's first root. `folder` is where the runtime is kept on the host.
 pub(crate) fn add_to(root: &mut Initramfs, folder: &Path) -> Result<()> {
-    let kubelet = kubelet().map_err(anyhow::Error::msg)?;
-    root.add_program("bin/kubelet", &kubelet)?;
+    root.add_program("bin/kubelet", &kubelet(env::var_os(PROGRAMS))?)?;
     let mut build = cargo();
     build.args(["build", "--release", "--locked", "--package", "oarlock-agent", "--bin", "oarlock-agent"]);
     build.args(["--package", "oarlock-nvml-stub", "--lib", "--package", "oarlock-device-plugin"]);
@@ -72,8 +75,25 @@ pub(crate) fn add_to(root: &mut Initramfs, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn kubelet() -> Result<PathBuf, String> {
-    let folder = env::var_os(PROGRAMS).ok_or_else(|| format!("${PROGRAMS} names no folder with a kubelet"))?;
+fn kubelet(folder: Option<OsString>) -> Result<PathBuf> {
+    let folder = folder.with_context(|| format!("${PROGRAMS} names no folder with a kubelet"))?;
     let kubelet = PathBuf::from(folder).join("kubelet");
-    if kubelet.is_file() { Ok(kubelet) } else { Err(format!("${PROGRAMS} holds no kubelet: {} is not there", kubelet.display())) }
+    ensure!(kubelet.is_file(), "${PROGRAMS} holds no kubelet: {} is not there", kubelet.display());
+    Ok(kubelet)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_folder_and_without_a_kubelet_in_it_there_is_a_reason_to_skip() {
+        assert_eq!(kubelet(None).unwrap_err().to_string(), "$OARLOCK_K8S_BIN names no folder with a kubelet");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kubelet");
+        let error = kubelet(Some(folder.path().into())).unwrap_err().to_string();
+        assert_eq!(error, format!("$OARLOCK_K8S_BIN holds no kubelet: {} is not there", path.display()));
+        fs::write(&path, "").unwrap();
+        assert_eq!(kubelet(Some(folder.path().into())).unwrap(), path);
+    }
 }
