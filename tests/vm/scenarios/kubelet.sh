@@ -84,10 +84,11 @@ passes "agent killed: kubelet gives nothing away" allocatable_are 0
 start_agent
 check_as_before "agent killed"
 
-# An agent that stands still keeps its stream open, and kubelet asks it.
+# An agent that stands still keeps its stream open: kubelet chooses a node, and asks the agent for the GPUs.
 kill -STOP "$agent"
 put_pod unlucky gpu 4
-sleep 10
+passes "agent stopped: kubelet asks it for a pod's gpus" grep -q 'Best TopologyHint.*unlucky' /tmp/kubelet.log
+sleep 2
 kill -9 "$agent"
 wait "$agent" || true
 passes "agent killed in Allocate: the pod is refused" refused unlucky UnexpectedAdmissionError
