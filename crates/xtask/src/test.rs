@@ -34,7 +34,7 @@ pub(crate) fn run(fast: bool) -> Result<()> {
     let machines = Machines::prepare(&mut progress)?;
     progress.step("torchrun on this host");
     launchers::on_this_host(&machines)?;
-    let skipped = vm::run_all(&machines, &mut progress)?;
-    progress.done(format!("everything passed{skipped}"));
+    let outcome = vm::run_all(&machines, &mut progress)?;
+    progress.done(outcome);
     Ok(())
 }

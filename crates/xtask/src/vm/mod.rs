@@ -138,13 +138,13 @@ pub(crate) fn shapes() -> Result<Vec<Shape>> {
     Shape::read_all(&workspace().join("tests/vm/shapes"))
 }
 
-/// Runs every scenario of every shape. How many were skipped, in words; nothing where none was.
+/// Runs every scenario of every shape, and says in words what passed and what was skipped.
 pub(crate) fn run_all(machines: &Machines, progress: &mut Progress) -> Result<String> {
     let mut skipped = Vec::new();
     for shape in shapes()? {
         skipped.extend(run_scenarios(machines, &shape, &shape.scenarios, progress)?);
     }
-    Ok(skipped_in_words(&skipped))
+    Ok(outcome(&skipped))
 }
 
 /// Runs scenarios in a shape, and gives those that lack something that only their user can give.
@@ -168,8 +168,11 @@ fn run_scenarios(
     Ok(skipped)
 }
 
-fn skipped_in_words(skipped: &[String]) -> String {
-    if skipped.is_empty() { String::new() } else { format!(", but SKIPPED: {}", skipped.join(", ")) }
+fn outcome(skipped: &[String]) -> String {
+    if skipped.is_empty() {
+        return "everything passed".to_owned();
+    }
+    format!("what was run passed; {} SKIPPED ({})", skipped.len(), skipped.join(", "))
 }
 
 /// The shape of this name.
@@ -188,7 +191,7 @@ pub(crate) fn run_one(name: &str, scenario: Option<&str>) -> Result<()> {
     let machines = Machines::prepare(&mut progress)?;
     let scenarios = scenario.map_or_else(|| shape.scenarios.clone(), |scenario| vec![scenario.to_owned()]);
     let skipped = run_scenarios(&machines, &shape, &scenarios, &mut progress)?;
-    progress.done(format!("every scenario passed{}", skipped_in_words(&skipped)));
+    progress.done(outcome(&skipped));
     Ok(())
 }
 
@@ -216,5 +219,17 @@ pub(crate) fn show(line: &Line) {
         Line::Check { passed: false, what } => println!("  FAILED  {what}"),
         Line::Say(text) => println!("  {text}"),
         Line::File { .. } | Line::End(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_skipped_is_not_said_to_have_passed() {
+        assert_eq!(outcome(&[]), "everything passed");
+        let skipped = ["a in b".to_owned(), "c in d".to_owned()];
+        assert_eq!(outcome(&skipped), "what was run passed; 2 SKIPPED (a in b, c in d)");
     }
 }
