@@ -5,6 +5,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
 use clap::Args;
+use oarlock_core::Request;
 use oarlock_core::launcher;
 use oarlock_core::request::OnFailure;
 
@@ -52,6 +53,12 @@ impl Exec {
             if let Some((key, ranks)) = launcher::local_ranks(variable).map_err(|error| Failure::Usage(error.into()))? {
                 in_range(ranks as usize, key)?;
                 request.ranks = Some(ranks);
+            } else {
+                let [pet, plain] = ["PET_NPROC_PER_NODE", "NPROC_PER_NODE"].map(variable);
+                request.ranks = Request::ranks_from_env(|key| match key {
+                    "PET_NPROC_PER_NODE" => pet.as_deref(),
+                    _ => plain.as_deref(),
+                });
             }
             Job::planned(request, &nvml)?
         };

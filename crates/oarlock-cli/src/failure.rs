@@ -24,6 +24,12 @@ pub(crate) enum Failure {
     },
 }
 
+/// What a refusal is in JSON.
+#[derive(serde::Serialize)]
+struct RefusalObject<'a> {
+    refusal: &'a Refusal,
+}
+
 impl Failure {
     /// A wrong call, in words.
     pub(crate) fn usage(message: impl std::fmt::Display) -> Self {
@@ -41,9 +47,9 @@ impl Failure {
     pub(crate) fn report(&self, json: bool) -> ExitCode {
         let (status, line) = match self {
             Self::Refused(refusal) if json => {
-                let object = serde_json::json!({ "refusal": refusal });
                 // A closed pipe changes nothing about the refusal.
-                drop(writeln!(std::io::stdout(), "{object}"));
+                drop(serde_json::to_writer(std::io::stdout(), &RefusalObject { refusal }));
+                drop(writeln!(std::io::stdout()));
                 return ExitCode::from(1);
             }
             Self::Refused(refusal) => (1, format!("refused: {refusal}")),

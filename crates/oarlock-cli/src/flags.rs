@@ -33,7 +33,7 @@ pub(crate) struct MapFlags {
     /// `OMP_NUM_THREADS`: none, auto (cores of the rank), or a number
     #[arg(long, value_name = "N")]
     pub(crate) omp_threads: Option<String>,
-    /// What to do where binding is not possible: run (unbound, and say so) or refuse
+    /// What to do with a rank that cannot be bound: run (unbound, and say so) or refuse
     #[arg(long, value_name = "run|refuse")]
     pub(crate) on_failure: Option<String>,
 }

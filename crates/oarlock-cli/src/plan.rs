@@ -10,14 +10,14 @@ use oarlock_core::explain::Warning;
 use oarlock_core::ledger::Ledger;
 use oarlock_core::{Plan, Refusal, Request, plan};
 use oarlock_discovery::Found;
-use serde_json::json;
+use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::flags::MapFlags;
 use crate::output::{Format, print, style};
 use crate::render;
 use crate::source::{AllowedFlags, SourceFlags};
-use crate::workload::{self, Template, Workload};
+use crate::workload::{self, LeftAlone, Template, Workload};
 
 /// Plans the ranks of one container, or of every pod template in a file
 #[derive(Debug, Args)]
@@ -38,7 +38,7 @@ pub(crate) struct PlanCommand {
     /// input
     #[arg(
         short, long, value_name = "FILE",
-        conflicts_with_all = ["cpu_map", "mem_map", "mem_policy", "ranks", "gpus", "rank_gpus", "smt", "omp_threads", "on_failure"]
+        conflicts_with_all = ["cpu_map", "mem_map", "mem_policy", "ranks", "rank_gpus", "smt", "omp_threads", "on_failure"]
     )]
     file: Option<PathBuf>,
     /// text, json or svg
@@ -53,6 +53,7 @@ impl PlanCommand {
         if let Some(ranks) = &self.ranks {
             request.set("ranks", ranks)?;
         }
+        let gpus = request.gpus.clone();
         let workload = self.file.as_ref().map(read_workload).transpose()?;
         let found = self.source.read()?;
         let (cpus, mems) = self.allowed.resolve(&found)?;
@@ -69,7 +70,13 @@ impl PlanCommand {
         };
         let text = match workload {
             None => one(&found, &plan_one(request)?, self.format)?,
-            Some(workload) => many(&found, workload, plan_one, self.format)?,
+            Some(mut workload) => {
+                // Which GPUs kubelet gives is not in the file; who knows it may say so.
+                for template in workload.templates.iter_mut().filter(|_| self.maps.gpus.is_some()) {
+                    template.request.gpus = gpus.clone();
+                }
+                many(&found, workload, plan_one, self.format)?
+            }
         };
         print(&text)?;
         Ok(ExitCode::SUCCESS)
@@ -100,6 +107,23 @@ fn one(found: &Found, plan: &Plan, format: Format) -> Result<String, Failure> {
     })
 }
 
+/// What `plan -f` prints as JSON.
+#[derive(Serialize)]
+struct FilePlans<'a> {
+    plans: Vec<TemplatePlan<'a>>,
+    left_alone: &'a [LeftAlone],
+}
+
+#[derive(Serialize)]
+struct TemplatePlan<'a> {
+    source: &'a str,
+    place: &'a str,
+    replicas: Option<u32>,
+    container: &'a str,
+    notes: &'a [String],
+    plan: &'a Plan,
+}
+
 /// Plans every template. A refusal of one is the answer to the file: it would be refused when submitted.
 fn many(
     found: &Found,
@@ -120,18 +144,16 @@ fn many(
         .collect::<Result<_, _>>()?;
     match format {
         Format::Json => {
-            let plans: Vec<_> = plans
-                .iter()
-                .map(|(template, plan)| {
-                    json!({
-                        "source": template.source, "place": template.place, "replicas": template.replicas,
-                        "container": template.container, "notes": template.notes, "plan": plan,
-                    })
-                })
-                .collect();
-            let left_alone: Vec<_> =
-                workload.left_alone.iter().map(|left| json!({ "source": left.source, "why": left.why })).collect();
-            Ok(json!({ "plans": plans, "left_alone": left_alone }).to_string())
+            let plans = plans.iter().map(|(template, plan)| TemplatePlan {
+                source: &template.source,
+                place: &template.place,
+                replicas: template.replicas,
+                container: &template.container,
+                notes: &template.notes,
+                plan,
+            });
+            let object = FilePlans { plans: plans.collect(), left_alone: &workload.left_alone };
+            Ok(serde_json::to_string(&object).context("writing the plans as JSON")?)
         }
         Format::Svg if plans.is_empty() => {
             Err(Failure::Failed(anyhow::anyhow!("nothing to draw: nothing in the file asks for a plan")))

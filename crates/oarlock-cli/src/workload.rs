@@ -56,7 +56,7 @@ pub(crate) struct Template {
 }
 
 /// An object or a pod template that Oarlock leaves alone.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct LeftAlone {
     /// Which: `Service train`.
     pub(crate) source: String,

@@ -88,6 +88,18 @@ pub enum Warning {
     NoMemoryAllowed,
     /// Some CPUs are in several nodes.
     NodesShareCpus,
+    /// GPU memory that the ranks' GPUs need is not allowed.
+    GpuMemoryNotAllowed {
+        /// The nodes of GPU memory.
+        nodes: NodeSet,
+    },
+    /// Some of the container's GPUs are driven by no rank.
+    GpusWithoutRank {
+        /// How many are driven.
+        driven: usize,
+        /// How many the container holds.
+        held: usize,
+    },
     /// The ranks behind one wall may use more memory than it encloses.
     WallMayKill {
         /// The ranks behind the wall.
@@ -165,6 +177,14 @@ impl fmt::Display for Warning {
                 }
                 Ok(())
             }
+            Self::GpuMemoryNotAllowed { nodes } => write!(
+                f,
+                "node {nodes} is GPU memory and not among the allowed memory: CUDA cannot allocate there"
+            ),
+            Self::GpusWithoutRank { driven, held } => write!(
+                f,
+                "the ranks drive {driven} of the container's {held} GPUs; oarlock.dev/ranks or oarlock.dev/rank-gpus can say otherwise"
+            ),
             Self::NoMemoryAllowed => f.write_str("memory stays unbound: no node with memory is allowed"),
             Self::NodesShareCpus => f.write_str(
                 "some cpus are in several nodes (the firmware's tables say so): memory is bound to all nodes of a rank's cpus",

@@ -7,8 +7,14 @@ use crate::request::MAX_RANKS;
 pub const LOCAL_RANK: [&str; 4] = ["LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID", "MPI_LOCALRANKID"];
 
 /// The variables that state the number of local ranks, of the same launchers in the same order.
-pub const LOCAL_RANKS: [&str; 4] =
-    ["LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "SLURM_NTASKS_PER_NODE", "MPI_LOCALNRANKS"];
+pub const LOCAL_RANKS: [&str; 6] = [
+    "LOCAL_WORLD_SIZE",
+    "OMPI_COMM_WORLD_LOCAL_SIZE",
+    "SLURM_STEP_TASKS_PER_NODE",
+    "SLURM_NTASKS_PER_NODE",
+    "SLURM_TASKS_PER_NODE",
+    "MPI_LOCALNRANKS",
+];
 
 /// A variable that should hold a number and does not.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,11 +37,17 @@ pub fn local_rank(get: impl Fn(&str) -> Option<String>) -> Result<Option<(&'stat
     }
 }
 
-/// The number of local ranks, and the variable that states it; `None` where no launcher says. Slurm's variable may hold
-/// a list (`4(x2)`), which says nothing about this host.
+/// The number of local ranks, and the variable that states it; `None` where no launcher says. Slurm's variables may hold a
+/// list: where all hosts have as many ranks (`4(x2)`) it says so of this one too, else (`4,2`) it says nothing.
 pub fn local_ranks(get: impl Fn(&str) -> Option<String>) -> Result<Option<(&'static str, u32)>, NotANumber> {
-    let slurms_list = |key: &str, value: &str| key.starts_with("SLURM") && number(value).is_none();
-    let get = |key: &str| get(key).filter(|value| !slurms_list(key, value));
+    let get = |key: &str| {
+        let value = get(key)?;
+        if !key.starts_with("SLURM") {
+            return Some(value);
+        }
+        let each = value.split_once("(x").map_or(&*value, |(each, _)| each);
+        (!value.contains(',') && number(each).is_some()).then(|| each.to_owned())
+    };
     let Some((key, value)) = first(LOCAL_RANKS, get) else { return Ok(None) };
     match number(&value).filter(|ranks| (1..=MAX_RANKS).contains(ranks)) {
         Some(ranks) => Ok(Some((key, ranks))),
@@ -43,7 +55,10 @@ pub fn local_ranks(get: impl Fn(&str) -> Option<String>) -> Result<Option<(&'sta
     }
 }
 
-fn first(keys: [&'static str; 4], get: impl Fn(&str) -> Option<String>) -> Option<(&'static str, String)> {
+fn first<const N: usize>(
+    keys: [&'static str; N],
+    get: impl Fn(&str) -> Option<String>,
+) -> Option<(&'static str, String)> {
     keys.into_iter().find_map(|key| Some((key, get(key)?)))
 }
 
@@ -94,10 +109,14 @@ mod tests {
     }
 
     #[test]
-    fn slurms_list_of_tasks_says_nothing() {
+    fn slurms_list_of_tasks_counts_where_all_hosts_have_as_many() {
         assert_eq!(
-            local_ranks(env(&[("SLURM_NTASKS_PER_NODE", "4(x2)"), ("MPI_LOCALNRANKS", "2")])),
+            local_ranks(env(&[("SLURM_TASKS_PER_NODE", "4,2(x2)"), ("MPI_LOCALNRANKS", "2")])),
             Ok(Some(("MPI_LOCALNRANKS", 2)))
+        );
+        assert_eq!(
+            local_ranks(env(&[("SLURM_STEP_TASKS_PER_NODE", "2(x3)"), ("SLURM_TASKS_PER_NODE", "8")])),
+            Ok(Some(("SLURM_STEP_TASKS_PER_NODE", 2)))
         );
         assert_eq!(local_ranks(env(&[("SLURM_NTASKS_PER_NODE", "4")])), Ok(Some(("SLURM_NTASKS_PER_NODE", 4))));
     }

@@ -85,7 +85,7 @@ pub fn plan(machine: &Machine, ledger: &Ledger, request: &Request) -> Result<Pla
     let ground = Ground::new(machine, ledger, request)?;
     let seats = seats::seats(machine, request)?;
     let mut warnings = ground.warnings(request);
-    warnings.extend(seats::warnings(machine, request));
+    warnings.extend(seats::warnings(machine, request, &seats));
 
     let cores = CoreTable::new(machine);
     let uses_cores =
@@ -94,7 +94,7 @@ pub fn plan(machine: &Machine, ledger: &Ledger, request: &Request) -> Result<Pla
         warnings.push(Warning::CoresAssumed);
     }
     let mut places = cpus::places(&ground, &seats, request, &mut warnings)?;
-    if request.smt == Smt::One {
+    if request.smt == Smt::One && request.cpu_map != CpuMap::None {
         let cores = cores.as_ref().ok_or_else(|| ground.missing("smt", "one", "cores"))?;
         for place in &mut places {
             place.cpus = place.cpus.take().map(|cpus| cores.one_thread_each(&cpus));

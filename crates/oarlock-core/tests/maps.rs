@@ -287,6 +287,44 @@ fn nodes_that_share_cpus_are_one_pool_for_exclusive_and_one_memory_for_auto() {
 }
 
 #[test]
+fn a_cache_that_spans_nodes_gives_each_node_its_part() {
+    let mut machine = machine(&[(0, "0-3"), (1, "4-7")], &[on(1), on(0)]);
+    machine.l3 = Some(vec![cpus("0-7")]);
+    assert_eq!(cpus_of(&planned(&machine, &[("cpu-map", "core-complex")])), ["4-7", "0-3"]);
+}
+
+#[test]
+fn memory_that_may_not_be_used_at_all_is_a_refusal_and_gpu_memory_that_may_not_a_warning() {
+    let mut machine = machine(&[(0, "0-3"), (2, "")], &[on(0)]);
+    machine.nodes[1].gpu_memory = true;
+    machine.gpus[0].memory_node = Some(2);
+    let mut request = request(&[("cpu-map", "auto"), ("mem-map", "auto")]);
+    for none in ["", "2", "99"] {
+        request.allowed_mems = Some(nodes(none));
+        let refusal = plan(&machine, &Ledger::default(), &request).unwrap_err();
+        assert_eq!((refusal.key.as_str(), refusal.value.as_str()), ("allowed-mems", none));
+    }
+    request.allowed_mems = Some(nodes("0"));
+    let answer = plan(&machine, &Ledger::default(), &request).unwrap();
+    assert!(answer.ranks[0].gpu_mems.is_empty());
+    assert!(warnings_of(&answer).contains("node 2 is GPU memory and not among the allowed memory"));
+}
+
+#[test]
+fn gpus_that_no_rank_drives_are_said() {
+    let machine = machine(&[(0, "0-3"), (1, "4-7")], &[on(0), on(0), on(1)]);
+    let answer = planned(&machine, &[("cpu-map", "auto"), ("ranks", "2")]);
+    assert!(warnings_of(&answer).contains("the ranks drive 2 of the container's 3 GPUs"), "{}", warnings_of(&answer));
+}
+
+#[test]
+fn a_rank_that_stays_unbound_is_not_walled_in_either() {
+    let machine = machine(&[(0, "0-3"), (1, "4-7")], &[on(0), unknown()]);
+    let answer = planned(&machine, &[("cpu-map", "auto"), ("mem-map", "numa")]);
+    assert_eq!(mems_of(&answer), ["0", "-"]);
+}
+
+#[test]
 fn smt_one_leaves_the_lowest_thread_of_each_core_the_rank_has() {
     let machine = two_socket();
     let plan = planned(&machine, &[("cpu-map", "auto"), ("smt", "one")]);

@@ -169,7 +169,8 @@ proptest! {
         let allowed = allowed(&machine, &ledger, &request);
         match plan(&machine, &ledger, &request) {
             Err(refusal) => {
-                let reasoned = allowed.is_empty() || request.cpu_map == CpuMap::Exclusive;
+                let no_memory = request.allowed_mems.as_ref().is_some_and(|mems| !mems.intersects(&machine.memory_nodes()));
+                let reasoned = allowed.is_empty() || request.cpu_map == CpuMap::Exclusive || no_memory;
                 prop_assert!(reasoned, "refused without need: {refusal}");
             }
             Ok(plan) => {
@@ -334,6 +335,10 @@ fn naive(machine: &Machine, ledger: &Ledger, request: &Request) -> Option<Bare> 
     if free.is_empty() {
         return None;
     }
+    let memory = machine.memory_nodes();
+    if !memory.is_empty() && request.allowed_mems.as_ref().is_some_and(|mems| !mems.intersects(&memory)) {
+        return None;
+    }
     let gpus = &machine.gpus;
     let ranks = request.ranks.map_or(gpus.len().max(1), |ranks| ranks as usize);
     let free_on = |id: u32| -> BTreeSet<u32> { &set(&machine.node(id).unwrap().cpus) & &free };
@@ -437,7 +442,7 @@ fn naive(machine: &Machine, ledger: &Ledger, request: &Request) -> Option<Bare> 
             .collect();
         let wanted: Option<BTreeSet<u32>> = match request.mem_map {
             MemMap::None => None,
-            MemMap::Numa => Some([block(rank)].into()),
+            MemMap::Numa => cpus.as_ref().map(|_| [block(rank)].into()),
             _ => cpus.as_ref().map(|cpus| {
                 let nodes = machine.nodes.iter();
                 nodes.filter(|n| n.cpus.iter().any(|cpu| cpus.contains(&cpu))).map(|n| n.id).collect()

@@ -50,9 +50,15 @@ pub(crate) fn list<K: Kind>(path: &Path) -> Result<Option<IdSet<K>>, DiscoveryEr
     }
 }
 
-/// A set in the kernel's mask form.
+/// What is online, in the list form. Something always is: an empty file says nothing.
+pub(crate) fn online<K: Kind>(path: &Path) -> Result<Option<IdSet<K>>, DiscoveryError> {
+    Ok(list(path)?.filter(|set: &IdSet<K>| !set.is_empty()))
+}
+
+/// A set in the kernel's mask form. The kernel writes an empty set as zeros: a file of nothing, or of NUL bytes, says
+/// nothing.
 pub(crate) fn mask<K: Kind>(path: &Path) -> Result<Option<IdSet<K>>, DiscoveryError> {
-    let Some(text) = text(path)? else { return Ok(None) };
+    let Some(text) = text(path)?.filter(|text| !text.is_empty()) else { return Ok(None) };
     // The error's own text would only repeat the mask.
     IdSet::from_mask(&text)
         .map(Some)
@@ -84,12 +90,12 @@ pub(crate) fn number(path: &Path) -> Result<Option<i64>, DiscoveryError> {
     }
 }
 
-/// A hexadecimal number written with `0x`.
+/// A hexadecimal number, by the kernel written with `0x`.
 pub(crate) fn hex(path: &Path) -> Result<Option<u32>, DiscoveryError> {
     match text(path)? {
         None => Ok(None),
         Some(text) if text.is_empty() => Ok(None),
-        Some(text) => match text.strip_prefix("0x").and_then(|digits| u32::from_str_radix(digits, 16).ok()) {
+        Some(text) => match u32::from_str_radix(text.strip_prefix("0x").unwrap_or(&text), 16).ok() {
             Some(number) => Ok(Some(number)),
             None => Err(DiscoveryError::malformed(path, &text, "a hexadecimal number like 0x10de", None)),
         },

@@ -47,7 +47,7 @@ impl Tree {
     pub(crate) fn read_machine(&self) -> Result<Found, DiscoveryError> {
         let mut warnings = Vec::new();
         let system = self.root.join("sys/devices/system");
-        let online = kernel_file::list(&system.join("cpu/online"))?;
+        let online = kernel_file::online(&system.join("cpu/online"))?;
         let (mut nodes, distances) = nodes::read(&self.root, online.as_ref(), &mut warnings)?;
         let cpus: CpuSet = nodes.iter().flat_map(|node| node.cpus.iter()).collect();
         let groups = cpus::read(&system.join("cpu"), &cpus)?;

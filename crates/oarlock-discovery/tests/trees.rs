@@ -293,8 +293,7 @@ fn a_malformed_file_is_an_error_with_its_path_and_text() {
         ("sys/devices/system/node/node1/distance", "10 ten"),
         ("sys/devices/system/node/node1/meminfo", "Node 1 MemTotal: lots"),
         ("sys/devices/system/cpu/cpu0/topology/physical_package_id", "one"),
-        ("sys/bus/pci/devices/0000:07:00.0/numa_node", "two"),
-        ("sys/bus/pci/devices/0000:07:00.0/class", "0302"),
+        ("sys/bus/pci/devices/0000:07:00.0/class", "0x03xx"),
         ("sys/bus/pci/devices/0000:07:00.0/local_cpus", "3-"),
     ] {
         let tree = SysTree::new(2, 1, 1, 2, 1).device(SysDevice::gpu("0000:07:00.0").numa_node(1).local_cpus("2-3"));
@@ -303,6 +302,29 @@ fn a_malformed_file_is_an_error_with_its_path_and_text() {
         let error = discover(&Source::File(folder.path().to_owned()), &Options::default()).unwrap_err().to_string();
         assert!(error.contains(file) && error.contains(text), "{error}");
     }
+}
+
+#[test]
+fn a_device_whose_numa_node_is_no_number_is_of_unknown_node_and_the_machine_is_read() {
+    for text in ["N/A", "0-1", "", "two"] {
+        let folder = written(&SysTree::new(2, 1, 1, 2, 1).device(SysDevice::gpu("0000:07:00.0").numa_node(1)));
+        fs::write(folder.path().join("sys/bus/pci/devices/0000:07:00.0/numa_node"), text).unwrap();
+        assert_eq!(read(folder.path()).machine.gpus[0].locality.node(), None, "{text}");
+    }
+}
+
+#[test]
+fn files_of_nothing_but_nul_say_nothing() {
+    let tree = SysTree::new(2, 1, 1, 2, 1).device(SysDevice::gpu("0000:07:00.0").local_cpus("2-3"));
+    let folder = written(&tree);
+    let system = folder.path().join("sys/devices/system");
+    for file in ["cpu/online", "node/online", "node/node1/cpumap"] {
+        fs::write(system.join(file), [0; 64]).unwrap();
+    }
+    fs::write(folder.path().join("sys/bus/pci/devices/0000:07:00.0/local_cpus"), [0; 8]).unwrap();
+    let machine = read(folder.path()).machine;
+    assert_eq!(machine.nodes.iter().map(|node| node.cpus.to_string()).collect::<Vec<_>>(), ["0-1", "2-3"]);
+    assert_eq!(machine.gpus[0].locality.node(), Some(1));
 }
 
 #[test]

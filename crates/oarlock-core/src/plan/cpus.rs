@@ -126,6 +126,12 @@ fn gpu_home(ground: &Ground<'_>, gpu: &SeatGpu<'_>) -> Result<(NodeSet, String, 
         return Ok((nearest, text.clone(), Some(text)));
     }
     let nearest = ground.machine.cpu_nodes_near(own);
+    if ground.machine.distances.is_none() && nearest.len() > 1 && nearest.intersects(allowed) {
+        let nearest = nearest.intersection(allowed);
+        let text =
+            format!("{said}, which has no cpus, and no distances say which node is near: it gets node {nearest}");
+        return Ok((nearest, text.clone(), Some(text)));
+    }
     let said = format!("{said}, which has no cpus; node {nearest} is the nearest that has");
     if nearest.intersects(allowed) {
         return Ok((nearest.intersection(allowed), said, None));
@@ -224,13 +230,11 @@ fn pools(ground: &Ground<'_>, groups: &[CpuSet]) -> Vec<Pool> {
         pools.push(merged);
     }
     let mut pools: Vec<Pool> = pools.into_iter().map(|(nodes, all)| Pool { nodes, groups: Vec::new(), all }).collect();
+    // A cache can span nodes (sub-NUMA clusters share one): each node has its part.
     for group in groups {
-        let Some(first) = group.first() else { continue };
-        if let Some(pool) = pools.iter_mut().find(|pool| pool.all.contains(first)) {
-            let allowed = group.intersection(&ground.cpus);
-            if !allowed.is_empty() {
-                pool.groups.push(allowed);
-            }
+        let allowed = group.intersection(&ground.cpus);
+        for pool in pools.iter_mut().filter(|pool| pool.all.intersects(&allowed)) {
+            pool.groups.push(allowed.intersection(&pool.all));
         }
     }
     pools

@@ -47,6 +47,17 @@ impl<'a> Ground<'a> {
         }
         let memory = machine.memory_nodes();
         let mems = request.allowed_mems.as_ref().map_or_else(|| memory.clone(), |mems| mems.intersection(&memory));
+        if let Some(stated) = &request.allowed_mems
+            && mems.is_empty()
+            && !memory.is_empty()
+        {
+            return Err(Refusal::of_fact(
+                "allowed-mems",
+                stated.to_string(),
+                "a container may use at least one node that has memory and is not GPU memory",
+                format!("nodes with memory are {memory}"),
+            ));
+        }
         let allowed: Vec<CpuSet> = machine.nodes.iter().map(|node| node.cpus.intersection(&cpus)).collect();
         let with_room = machine.nodes.iter().zip(&allowed).filter(|(_, cpus)| !cpus.is_empty());
         let roomy = with_room.map(|(node, _)| node.id).collect();
@@ -127,7 +138,8 @@ impl<'a> Ground<'a> {
         if self.nodes_share_cpus() {
             warnings.push(Warning::NodesShareCpus);
         }
-        if request.allowed_cpus.is_some() && request.allowed_mems.is_some() {
+        // Allowed CPUs alone are the everyday case of a CPU manager, which says nothing about memory.
+        if request.allowed_mems.is_some() {
             let mems_only = self.mems.intersection(&self.bearing).difference(&self.roomy);
             let cpus_only = self.roomy.intersection(&self.machine.memory_nodes()).difference(&self.mems);
             if !mems_only.is_empty() || !cpus_only.is_empty() {
@@ -136,6 +148,12 @@ impl<'a> Ground<'a> {
         }
         if request.mem_map != MemMap::None && self.mems.is_empty() {
             warnings.push(Warning::NoMemoryAllowed);
+        }
+        let gpu_memory: NodeSet =
+            self.machine.nodes.iter().filter(|node| node.gpu_memory).map(|node| node.id).collect();
+        let cut = gpu_memory.difference(&self.within_stated_mems(&gpu_memory));
+        if request.mem_map != MemMap::None && !cut.is_empty() {
+            warnings.push(Warning::GpuMemoryNotAllowed { nodes: cut });
         }
         warnings
     }

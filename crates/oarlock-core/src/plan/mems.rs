@@ -26,6 +26,8 @@ pub(super) fn mems(
         let wanted = match &request.mem_map {
             MemMap::None => None,
             MemMap::Auto => near(ground, seat, place, seats.len(), request, warnings),
+            // A rank that stays unbound is not walled in either.
+            MemMap::Numa if request.cpu_map != CpuMap::None && place.cpus.is_none() => None,
             MemMap::Numa => Some(in_block_order(ground, seat.rank, seats.len()).nodes),
             MemMap::Nodes(lists) => {
                 all.push(Some(listed(ground, seat.rank, &lists[seat.rank as usize], &text, warnings)?));

@@ -5,7 +5,7 @@ use crate::locality::Locality;
 use crate::machine::{Gpu, Machine};
 use crate::pci::PciAddress;
 use crate::refusal::Refusal;
-use crate::request::{GpuChoice, GpuRef, Request};
+use crate::request::{CpuMap, GpuChoice, GpuRef, MemMap, Request};
 
 /// A rank and its GPUs.
 pub(super) struct Seat<'a> {
@@ -123,7 +123,7 @@ fn container_gpus<'a>(machine: &'a Machine, choice: &GpuChoice) -> Result<Vec<Se
             Ok(gpus)
         }
         GpuChoice::Some(refs) => {
-            let mut next = machine.gpus.iter().map(|gpu| gpu.index + 1).max().unwrap_or(0);
+            let mut next = machine.gpus.iter().map(|gpu| gpu.index.saturating_add(1)).max().unwrap_or(0);
             refs.iter()
                 .map(|gpu| {
                     find(machine, gpu, &mut next).ok_or_else(|| {
@@ -153,16 +153,28 @@ fn find<'a>(machine: &'a Machine, wanted: &GpuRef, next: &mut u32) -> Option<Sea
     let GpuRef::Address(address) = wanted else { return None };
     let device = machine.devices.iter().find(|device| device.address == *address)?;
     let index = *next;
-    *next += 1;
+    *next = next.saturating_add(1);
     Some(SeatGpu { index, address: Some(device.address), locality: &device.locality, memory_node: None })
 }
 
-/// A count of GPUs is planned with the first ones: which ones kubelet will give is not known before.
-pub(super) fn warnings(machine: &Machine, request: &Request) -> Option<Warning> {
-    match request.gpus {
-        GpuChoice::Count(count) if count > 0 && (count as usize) < machine.gpus.len() => {
-            Some(Warning::GpusNotKnown { count, of: machine.gpus.len() })
-        }
-        _ => None,
+/// What is doubtful about the pairing. A count of GPUs is planned with the first ones: which ones kubelet will give is not
+/// known before. GPUs that no rank drives leave their node out of the container.
+pub(super) fn warnings(machine: &Machine, request: &Request, seats: &[Seat<'_>]) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    let held = match &request.gpus {
+        GpuChoice::All => machine.gpus.len(),
+        GpuChoice::Some(gpus) => gpus.len(),
+        GpuChoice::Count(count) => *count as usize,
+    };
+    if matches!(request.gpus, GpuChoice::Count(_)) && (1..machine.gpus.len()).contains(&held) {
+        warnings.push(Warning::GpusNotKnown { count: held as u32, of: machine.gpus.len() });
     }
+    let mut driven: Vec<u32> = seats.iter().flat_map(|seat| seat.gpus.iter().map(|gpu| gpu.index)).collect();
+    driven.sort_unstable();
+    driven.dedup();
+    let asked = request.cpu_map != CpuMap::None || request.mem_map != MemMap::None;
+    if asked && driven.len() < held {
+        warnings.push(Warning::GpusWithoutRank { driven: driven.len(), held });
+    }
+    warnings
 }

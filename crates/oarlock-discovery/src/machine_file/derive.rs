@@ -17,7 +17,7 @@ const NODES_PER_GPU: u32 = 8;
 /// are the ones reserved with it.
 pub(super) fn gpu_memory(nodes: &mut [RawNode], gpus: &mut [RawGpu], warnings: &mut Vec<String>) {
     for gpu in gpus {
-        let Some(id) = gpu.printed_memory_node.filter(|_| gpu.memory_node.is_none()) else { continue };
+        let Some(id) = gpu.memory_node.take().or(gpu.printed_memory_node) else { continue };
         match nodes.iter_mut().find(|node| node.id == id) {
             None => {
                 warnings

@@ -49,7 +49,7 @@ fn node_ids(folder: &Path) -> Result<NodeSet, DiscoveryError> {
     let names = kernel_file::names(folder)?.unwrap_or_default();
     let ids: NodeSet =
         names.iter().filter_map(|name| name.strip_prefix("node")).filter_map(|digits| digits.parse().ok()).collect();
-    Ok(match kernel_file::list(&folder.join("online"))? {
+    Ok(match kernel_file::online(&folder.join("online"))? {
         Some(online) => ids.intersection(&online),
         None => ids,
     })

@@ -111,7 +111,11 @@ fn locality(device: &Path, online: &CpuSet) -> Result<LocalityFacts, DiscoveryEr
 
 fn place(device: &Path, online: &CpuSet) -> Result<(Option<i64>, Option<CpuSet>), DiscoveryError> {
     let cpus: Option<CpuSet> = kernel_file::mask_or_list(device, "local_cpus", "local_cpulist")?;
-    let numa_node = kernel_file::number(&device.join("numa_node"))?;
+    // A device whose file says `N/A` or the like is a device of unknown node, not a machine that cannot be read.
+    let numa_node = match kernel_file::number(&device.join("numa_node")) {
+        Err(DiscoveryError::Malformed { .. }) => None,
+        number => number?,
+    };
     Ok((numa_node, cpus.map(|cpus| cpus.intersection(online))))
 }
 
