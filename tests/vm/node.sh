@@ -218,6 +218,11 @@ has_a_process() {
     [ -n "$(process_of "$1")" ]
 }
 
+# has_another_process POD PID: whether its container runs as another process than this.
+has_another_process() {
+    has_a_process "$1" && [ "$(process_of "$1")" != "$2" ]
+}
+
 # status_of PID NAME: that line of its status.
 status_of() {
     sed -n "s/^$2:[[:space:]]*//p" "/proc/$1/status"

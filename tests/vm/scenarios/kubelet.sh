@@ -84,6 +84,12 @@ passes "agent killed: kubelet gives nothing away" allocatable_are 0
 start_agent
 check_as_before "agent killed"
 
+kill -9 "$first"
+passes "container killed: it runs again" has_another_process first "$first"
+first=$(process_of first)
+check_as_before "container killed"
+check "container killed: it is told of the same gpus" "$(ids_among <held-first)" "$(variable_of "$first" OARLOCK_GPUS)"
+
 # An agent that stands still keeps its stream open: kubelet chooses a node, and asks the agent for the GPUs.
 kill -STOP "$agent"
 put_pod unlucky gpu 4
