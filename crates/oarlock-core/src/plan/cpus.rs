@@ -233,6 +233,13 @@ fn pools(ground: &Ground<'_>, groups: &[CpuSet]) -> Vec<Pool> {
     // A cache can span nodes (sub-NUMA clusters share one): each node has its part.
     for group in groups {
         let allowed = group.intersection(&ground.cpus);
+        let Some(first) = allowed.first() else { continue };
+        if let Some(pool) = pools.iter_mut().find(|pool| pool.all.contains(first))
+            && allowed.is_subset(&pool.all)
+        {
+            pool.groups.push(allowed);
+            continue;
+        }
         for pool in pools.iter_mut().filter(|pool| pool.all.intersects(&allowed)) {
             pool.groups.push(allowed.intersection(&pool.all));
         }
