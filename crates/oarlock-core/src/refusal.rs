@@ -33,6 +33,11 @@ impl Refusal {
         Self { key: key.to_owned(), ..Self::new(key, value, rule, message) }
     }
 
+    /// A refusal of one rank's entry in a list.
+    pub(crate) fn of_entry(key: &str, value: String, rule: &str, rank: usize, what: &str) -> Self {
+        Self::new(key, value, rule, format!("entry {} (rank {rank}): {what}", rank + 1))
+    }
+
     /// A list that does not have one entry per rank.
     pub(crate) fn wrong_length(key: &str, value: String, entries: usize, ranks: u32) -> Self {
         Self::new(key, value, "a list has one entry per local rank", format!("has {entries} entries for {ranks} ranks"))

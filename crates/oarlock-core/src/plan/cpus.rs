@@ -338,14 +338,8 @@ fn from_nodes(
     text: &impl Fn() -> String,
     warnings: &mut Vec<Warning>,
 ) -> Result<Place, Refusal> {
-    let refuse = |what: String| {
-        Refusal::new(
-            "cpu-map",
-            text(),
-            "an entry names nodes of this machine that have allowed cpus",
-            format!("entry {} (rank {rank}): {what}", rank + 1),
-        )
-    };
+    const RULE: &str = "an entry names nodes of this machine that have allowed cpus";
+    let refuse = |what: String| Refusal::of_entry("cpu-map", text(), RULE, rank, &what);
     let mut cpus = CpuSet::new();
     let mut without = NodeSet::new();
     for id in nodes.iter() {
@@ -376,14 +370,8 @@ fn from_cpus(
     text: &impl Fn() -> String,
     warnings: &mut Vec<Warning>,
 ) -> Result<Place, Refusal> {
-    let refuse = |what: String| {
-        Refusal::new(
-            "cpu-map",
-            text(),
-            "an entry names cpus that are online, at least one of them allowed",
-            format!("entry {} (rank {rank}): {what}", rank + 1),
-        )
-    };
+    const RULE: &str = "an entry names cpus that are online, at least one of them allowed";
+    let refuse = |what: String| Refusal::of_entry("cpu-map", text(), RULE, rank, &what);
     let offline = cpus.difference(&ground.machine.cpus());
     if !offline.is_empty() {
         return Err(refuse(format!("cpus {offline} are not online on this machine")));

@@ -104,14 +104,8 @@ fn listed(
     text: &impl Fn() -> String,
     warnings: &mut Vec<Warning>,
 ) -> Result<NodeSet, Refusal> {
-    let refuse = |what: String| {
-        Refusal::new(
-            "mem-map",
-            text(),
-            "an entry names nodes of this machine whose memory is allowed",
-            format!("entry {} (rank {rank}): {what}", rank + 1),
-        )
-    };
+    const RULE: &str = "an entry names nodes of this machine whose memory is allowed";
+    let refuse = |what: String| Refusal::of_entry("mem-map", text(), RULE, rank as usize, &what);
     for id in nodes.iter() {
         let node = ground.machine.node(id).ok_or_else(|| refuse(format!("there is no node {id}")))?;
         if node.gpu_memory {
