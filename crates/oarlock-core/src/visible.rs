@@ -14,23 +14,25 @@ pub const VISIBLE_DEVICES: [&str; 3] = ["CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEV
 /// that names none, as CUDA reads it.
 pub fn gpus(machine: &Machine, get: impl Fn(&str) -> Option<String>) -> GpuChoice {
     let by_nvml = machine.gpus.iter().any(|gpu| gpu.uuid.is_some());
-    let mut here: Vec<&Gpu> = machine.gpus.iter().filter(|gpu| !by_nvml || gpu.uuid.is_some()).collect();
-    let list = VISIBLE_DEVICES.iter().find_map(|key| get(key));
-    let Some(list) = list else {
-        if here.len() == machine.gpus.len() {
-            return GpuChoice::All;
-        }
-        return GpuChoice::Some(here.into_iter().map(|gpu| GpuRef::Index(gpu.index)).collect());
-    };
-    here.sort_by_key(|gpu| (gpu.pci, gpu.index));
+    let here: Vec<&Gpu> = machine.gpus.iter().filter(|gpu| !by_nvml || gpu.uuid.is_some()).collect();
+    match VISIBLE_DEVICES.iter().find_map(|key| get(key)) {
+        Some(list) => GpuChoice::Some(among(here, &list)),
+        None if here.len() == machine.gpus.len() => GpuChoice::All,
+        None => GpuChoice::Some(here.into_iter().map(|gpu| GpuRef::Index(gpu.index)).collect()),
+    }
+}
+
+/// Of the GPUs that a container holds, those that the list in [`VISIBLE_DEVICES`] names, in its order.
+pub fn among(mut held: Vec<&Gpu>, list: &str) -> Vec<GpuRef> {
+    held.sort_by_key(|gpu| (gpu.pci, gpu.index));
     let mut chosen: Vec<u32> = Vec::new();
     for entry in list.split(',').map(str::trim) {
-        match named(&here, entry) {
+        match named(&held, entry) {
             Some(gpu) if !chosen.contains(&gpu.index) => chosen.push(gpu.index),
             _ => break,
         }
     }
-    GpuChoice::Some(chosen.into_iter().map(GpuRef::Index).collect())
+    chosen.into_iter().map(GpuRef::Index).collect()
 }
 
 fn named<'a>(gpus: &[&'a Gpu], entry: &str) -> Option<&'a Gpu> {
