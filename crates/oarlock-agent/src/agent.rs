@@ -83,11 +83,7 @@ async fn supervise(config: Config) -> Result<()> {
                 Ok(Err(error)) => break Err(error.into()),
                 Err(error) => break Err(anyhow::Error::new(error).context("a plugin ended early")),
             },
-            ended = &mut http => break match ended {
-                Ok(Ok(())) => Ok(()),
-                Ok(Err(error)) => Err(anyhow::Error::new(error).context("the HTTP server ended")),
-                Err(error) => Err(anyhow::Error::new(error).context("the HTTP server ended early")),
-            },
+            ended = &mut http => break ended.context("the HTTP server ended early"),
             Some(seen) = seen_beside.recv() => agent.seen_beside(seen),
             ended = &mut beside => break Err(anyhow!("the look at what happens beside ended: {ended:?}")),
         }
@@ -185,7 +181,12 @@ impl Agent {
         let now = self.since.elapsed();
         match news {
             News::Listed { found, gpus } => self.listed(*found, gpus),
-            News::Closed { missing, why } => self.closed(missing, &why),
+            News::Closed { missing, unloaded, why } => {
+                if unloaded {
+                    self.health.driver_unloaded();
+                }
+                self.closed(missing, &why);
+            }
             News::Probed(results) => {
                 let changes = self.health.round(&results, now);
                 self.changed(&changes);

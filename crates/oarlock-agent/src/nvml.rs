@@ -23,6 +23,8 @@ pub(crate) enum News {
     Closed {
         /// Whether there is no such library.
         missing: bool,
+        /// Whether the driver is unloaded.
+        unloaded: bool,
         why: String,
     },
     /// The GPUs, and the machine with them. Comes again when they change.
@@ -66,11 +68,16 @@ impl Follower {
             let closed = match Session::open(self.library.as_deref()) {
                 Err(error) => News::Closed {
                     missing: matches!(error, OpenError::Library { .. }),
+                    unloaded: matches!(error, OpenError::Driver { .. }),
                     why: format!("{:#}", anyhow::Error::new(error)),
                 },
                 Ok(session) => match self.follow(&session, &mut known, news) {
                     End::Unheard => return,
-                    End::Fault(fault) => News::Closed { missing: false, why: fault.to_string() },
+                    End::Fault(fault) => News::Closed {
+                        missing: false,
+                        unloaded: matches!(fault, Fault::Over(_)),
+                        why: fault.to_string(),
+                    },
                 },
             };
             if news.blocking_send(closed).is_err() {

@@ -5,7 +5,10 @@
 mod host;
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use host::{GPU, Host, NODE};
 use oarlock_testkit::kubelet::Kubelet;
@@ -109,4 +112,49 @@ fn a_folder_for_the_machine_file_that_cannot_be_is_a_warning() {
     assert!(agent.is_alive());
     agent.signal(Signal::TERM);
     assert_eq!(agent.wait().code(), Some(0));
+}
+
+/// Reads until the connection is closed, which must be before `within` is over.
+fn closed(mut peer: &TcpStream, within: Duration) -> String {
+    peer.set_read_timeout(Some(within)).unwrap();
+    let mut said = String::new();
+    match peer.read_to_string(&mut said) {
+        Ok(_) => {}
+        // Closed before all that the peer had said was read.
+        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
+    }
+    said
+}
+
+#[test]
+fn a_thousand_callers_that_say_nothing_keep_nobody_from_an_answer() {
+    let host = Host::new();
+    let agent = host.start();
+    let silent: Vec<TcpStream> = (0..1000).map(|_| TcpStream::connect(&agent.address).unwrap()).collect();
+    assert_eq!(agent.get("/healthz"), (200, "alive\n".to_owned()));
+    let files = fs::read_dir(format!("/proc/{}/fd", agent.id())).unwrap().count();
+    assert!(files < 200, "{files} files are open");
+    // The oldest have given way, long before their time was over.
+    assert_eq!(closed(&silent[0], Duration::from_secs(5)), "");
+    assert_eq!(closed(silent.last().unwrap(), Duration::from_secs(20)), "");
+}
+
+#[test]
+fn a_caller_that_speaks_slowly_or_without_end_is_cut() {
+    let host = Host::new();
+    let agent = host.start();
+    let mut endless = TcpStream::connect(&agent.address).unwrap();
+    // It may be cut before all is said.
+    let _ = write!(endless, "GET /healthz HTTP/1.1\r\nHost: agent\r\nX: {}", "x".repeat(100_000));
+    let said = closed(&endless, Duration::from_secs(5));
+    assert!(said.is_empty() || said.starts_with("HTTP/1.1 431 "), "{said}");
+
+    let mut slow = TcpStream::connect(&agent.address).unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
+    write!(slow, "GET /healthz HTTP/1.1\r\nX: ").unwrap();
+    while slow.write_all(b"x").is_ok() {
+        assert!(Instant::now() < until, "the slow caller was never cut");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(agent.get("/healthz").0, 200);
 }

@@ -100,16 +100,16 @@ async fn a_gpu_that_fails_is_unhealthy_with_its_reason_and_healthy_again_after_a
     agent.answers("/metrics", 200, "oarlock_nvml_up 1");
     tokio::time::sleep(Duration::from_millis(500)).await;
 
-    host.nvml.order("xid 3 79");
+    host.nvml.order("xid 3 94");
     let view = kubelet.wait_for_allocatable(GPU, 7).await;
     assert!(!healthy(&view, GPU).contains(&"GPU-3".to_owned()), "{view:?}");
     assert_eq!(view.resource(GPU).capacity(), 8);
     let said = agent.says("unhealthy");
-    assert!(said.contains("GPU-3") && said.contains("XID 79"), "{said}");
+    assert!(said.contains("GPU-3") && said.contains("XID 94"), "{said}");
     kubelet.wait_for_allocatable(GPU, 8).await;
     assert!(agent.says("healthy again").contains("GPU-3"));
     let metrics = agent.get("/metrics").1;
-    assert!(metrics.contains("oarlock_xid_events_total{gpu=\"GPU-3\",xid=\"79\"} 1"), "{metrics}");
+    assert!(metrics.contains("oarlock_xid_events_total{gpu=\"GPU-3\",xid=\"94\"} 1"), "{metrics}");
 
     host.nvml.order("lost 5");
     let view = kubelet.wait_for_allocatable(GPU, 7).await;
@@ -121,6 +121,29 @@ async fn a_gpu_that_fails_is_unhealthy_with_its_reason_and_healthy_again_after_a
     host.nvml.order("back 5");
     kubelet.wait_for_allocatable(GPU, 8).await;
     assert_eq!(agent.get("/metrics").1.matches("unhealthy").count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gpu_that_has_to_be_reset_stays_unhealthy_until_it_was_away_and_came_back() {
+    let host = Host::new();
+    let kubelet = Kubelet::start(&host.kubelet_root());
+    let agent = host.start();
+    kubelet.wait_for_allocatable(GPU, 8).await;
+    agent.answers("/metrics", 200, "oarlock_nvml_up 1");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+
+    host.nvml.order("xid 6 79");
+    kubelet.wait_for_allocatable(GPU, 7).await;
+    assert!(agent.says("unhealthy").contains("it reported XID 79, and has to be reset"));
+    // Another GPU with an error of a lesser kind is healthy again after as many good probes.
+    host.nvml.order("xid 2 94");
+    kubelet.wait_for_allocatable(GPU, 6).await;
+    let view = kubelet.wait_for_allocatable(GPU, 7).await;
+    assert!(!healthy(&view, GPU).contains(&"GPU-6".to_owned()), "{view:?}");
+    host.nvml.order("lost 6");
+    agent.says("the gpu is lost");
+    host.nvml.order("back 6");
+    kubelet.wait_for_allocatable(GPU, 8).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -217,7 +240,7 @@ async fn mig_devices_are_resources_by_profile_on_the_node_of_their_gpu_and_share
     kubelet.wait_for_allocatable("oarlock.dev/mig-1g.10gb.me", 1).await;
     agent.answers("/metrics", 200, "oarlock_nvml_up 1");
     tokio::time::sleep(Duration::from_millis(500)).await;
-    host.nvml.order("xid 2 48");
+    host.nvml.order("xid 2 94");
     kubelet.wait_for_allocatable("oarlock.dev/mig-3g.40gb", 0).await;
     kubelet.wait_for_allocatable("oarlock.dev/mig-1g.10gb.me", 0).await;
     assert_eq!(kubelet.view().resource(GPU).allocatable(), 7);

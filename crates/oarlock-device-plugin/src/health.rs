@@ -4,7 +4,8 @@
 //! - A call that fails for no reason of the GPU's counts only when it happens several times in a row, never when all calls
 //!   of a round fail so (that is the library's trouble), and never against the last healthy device.
 //! - A driver that goes away takes all GPUs with it, after a grace in which it may come back.
-//! - A device is healthy again after enough good probes in a row over enough time.
+//! - A device is healthy again after enough good probes in a row over enough time. After an XID that asks for a reset they
+//!   count only once the GPU has been away: lost, absent, or without its driver.
 //! - MIG devices share the fate of their GPU.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +14,11 @@ use std::time::Duration;
 
 /// XIDs that a program causes, and not the GPU.
 pub const APPLICATION_XIDS: [u64; 6] = [13, 31, 43, 45, 68, 109];
+
+/// XIDs that only a reset of the GPU or a restart of its host ends. NVIDIA's catalogue (its page "Analyzing Xid Errors with
+/// the Xid Catalog") has `RESET_GPU` or `RESTART_BM` as the immediate action for them, and says of 48 and 74 that one of
+/// both is needed. It names a reset for 109 too, which stays with [`APPLICATION_XIDS`].
+pub const RESET_XIDS: [u64; 16] = [46, 48, 62, 64, 74, 79, 95, 110, 119, 120, 136, 140, 143, 155, 156, 158];
 
 /// When a fault counts, and when it is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +93,8 @@ struct Device {
 #[derive(Debug, Clone)]
 struct Fault {
     reason: Reason,
+    /// Good probes say nothing before the device has been away.
+    awaits_reset: bool,
     /// Good probes since the last bad one, and when the first of them was.
     good: u32,
     good_since: Duration,
@@ -149,6 +157,13 @@ impl Health {
         })
     }
 
+    /// The driver was unloaded: with it all GPUs are reset, and good probes count again.
+    pub fn driver_unloaded(&mut self) {
+        for fault in self.devices.values_mut().filter_map(|device| device.fault.as_mut()) {
+            fault.awaits_reset = false;
+        }
+    }
+
     /// The driver is away, so that nothing can be asked.
     pub fn driver_away(&mut self, why: &str, now: Duration) -> Vec<Change> {
         let since = *self.driver_away_since.get_or_insert(now);
@@ -167,7 +182,7 @@ impl Health {
         let (probes, after) = (self.policy.recover_probes, self.policy.recover_after);
         let Some(device) = self.devices.get_mut(id) else { return };
         device.hiccups = 0;
-        let Some(fault) = &mut device.fault else { return };
+        let Some(fault) = device.fault.as_mut().filter(|fault| !fault.awaits_reset) else { return };
         if fault.good == 0 {
             fault.good_since = now;
         }
@@ -177,11 +192,15 @@ impl Health {
         }
     }
 
-    /// A fault that is certain. What was known before gives way, and recovery begins anew.
+    /// A fault that is certain. What was known before gives way, and recovery begins anew; but what asks for a reset
+    /// stays until the device is away, whatever else it reports.
     fn fail(&mut self, id: &str, reason: Reason) {
-        if let Some(device) = self.devices.get_mut(id) {
-            device.hiccups = 0;
-            device.fault = Some(Fault { reason, good: 0, good_since: Duration::ZERO });
+        let Some(device) = self.devices.get_mut(id) else { return };
+        device.hiccups = 0;
+        let awaits_reset = matches!(reason, Reason::Xid(xid) if RESET_XIDS.contains(&xid));
+        let awaited = device.fault.as_ref().is_some_and(|fault| fault.awaits_reset);
+        if awaits_reset || !awaited || !matches!(reason, Reason::Xid(_)) {
+            device.fault = Some(Fault { reason, awaits_reset, good: 0, good_since: Duration::ZERO });
         }
     }
 
@@ -235,6 +254,7 @@ impl Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Xid(xid) if RESET_XIDS.contains(xid) => write!(f, "it reported XID {xid}, and has to be reset"),
             Self::Xid(xid) => write!(f, "it reported XID {xid}"),
             Self::Lost(why) | Self::Absent(why) => f.write_str(why),
             Self::Failing(why) => write!(f, "calls for it keep failing: {why}"),

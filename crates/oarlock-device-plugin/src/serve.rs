@@ -36,6 +36,9 @@ const HELD_WELL: Duration = Duration::from_secs(60);
 /// kubelet opens `ListAndWatch` as soon as it has accepted a registration.
 const WATCHED_WITHIN: Duration = Duration::from_secs(10);
 
+/// How long a kubelet that has stopped reading may take to show that it is there.
+const REACHED_WITHIN: Duration = Duration::from_secs(1);
+
 /// How long running calls may take when the socket is given up.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -71,7 +74,9 @@ enum Trouble {
     Register(#[source] CallError),
     #[error("kubelet accepted the registration, and did not ask for devices within {} s", WATCHED_WITHIN.as_secs())]
     NotWatched,
-    #[error("kubelet no longer reads the devices; another plugin may have registered for the resource")]
+    #[error("kubelet has gone")]
+    KubeletGone(#[source] CallError),
+    #[error("kubelet is there, and no longer reads the devices: another plugin may have registered for the resource")]
     NoLongerWatched,
     #[error("the server of the socket ended")]
     ServerEnded(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -210,7 +215,10 @@ impl Plugin {
         self.state.send_modify(|state| state.last_error = None);
         // The sender lives as long as this does: there is no other way out.
         let _ = readers.wait_for(|readers| readers.current() == 0).await;
-        Err(Trouble::NoLongerWatched)
+        match register::dial(&paths.registration(), REACHED_WITHIN).await {
+            Ok(_) => Err(Trouble::NoLongerWatched),
+            Err(error) => Err(Trouble::KubeletGone(error)),
+        }
     }
 
     fn set_phase(&self, phase: Phase) {

@@ -43,7 +43,7 @@ fn an_xid_of_the_hardware_takes_the_gpu_and_all_its_parts_and_one_of_a_program_t
     }
     let changes = health.xid("c", 79);
     assert_eq!(changes.iter().map(|change| change.id.as_str()).collect::<Vec<_>>(), ["c", "c1", "c2"]);
-    assert_eq!(changes[1].reason.as_ref().unwrap().to_string(), "its GPU: it reported XID 79");
+    assert_eq!(changes[1].reason.as_ref().unwrap().to_string(), "its GPU: it reported XID 79, and has to be reset");
     assert_eq!(changes[1].reason.as_ref().unwrap().label(), "xid-79");
     assert_eq!(sick(&health), ["c", "c1", "c2"]);
     assert_eq!(health.xid("c", 79), [], "the same again is no change");
@@ -60,13 +60,13 @@ fn a_part_that_is_lost_takes_neither_its_gpu_nor_its_neighbours() {
 #[test]
 fn a_device_is_healthy_again_after_enough_good_probes_over_enough_time() {
     let mut health = health();
-    health.xid("a", 48);
+    health.xid("a", 94);
     for at in [100, 101, 102, 103, 109] {
         assert_eq!(round(&mut health, at, &[]), [], "at {at}: many probes, too little time");
     }
     assert_eq!(round(&mut health, 110, &[]), [Change { id: "a".to_owned(), reason: None }]);
 
-    health.xid("a", 48);
+    health.xid("a", 94);
     round(&mut health, 200, &[]);
     assert_eq!(round(&mut health, 300, &[]), [], "much time, too few probes");
     assert_eq!(round(&mut health, 301, &[]).len(), 1);
@@ -76,12 +76,12 @@ fn a_device_is_healthy_again_after_enough_good_probes_over_enough_time() {
 fn a_bad_probe_or_another_xid_while_recovering_begins_it_anew() {
     for bad in [Some(hiccup()), Some(lost()), None] {
         let mut health = health();
-        health.xid("a", 48);
+        health.xid("a", 94);
         round(&mut health, 0, &[]);
         round(&mut health, 9, &[]);
         match &bad {
             Some(probe) => drop(round(&mut health, 10, &[("a", probe.clone())])),
-            None => drop(health.xid("a", 48)),
+            None => drop(health.xid("a", 94)),
         }
         for at in [11, 12, 13, 20] {
             round(&mut health, at, &[]);
@@ -90,6 +90,55 @@ fn a_bad_probe_or_another_xid_while_recovering_begins_it_anew() {
         round(&mut health, 21, &[]);
         assert!(sick(&health).is_empty(), "{bad:?}");
     }
+}
+
+/// Good rounds for a long time.
+fn long(health: &mut Health, from: u64) -> u64 {
+    for at in (from..from + 1000).step_by(10) {
+        round(health, at, &[]);
+    }
+    from + 1000
+}
+
+#[test]
+fn after_an_xid_that_asks_for_a_reset_good_probes_count_only_once_the_gpu_has_been_away() {
+    for xid in RESET_XIDS {
+        for away in [lost(), Probe::Absent("no such gpu".to_owned())] {
+            let mut health = health();
+            health.xid("a", xid);
+            let now = long(&mut health, 0);
+            assert_eq!(sick(&health), ["a"], "XID {xid}");
+            round(&mut health, now, &[("a", hiccup())]);
+            let now = long(&mut health, now + 1);
+            assert_eq!(sick(&health), ["a"], "a failed call is no reset: XID {xid}");
+            round(&mut health, now, &[("a", away)]);
+            round(&mut health, now + 1, &[]);
+            assert_eq!(sick(&health), ["a"], "it has to earn its way back: XID {xid}");
+            long(&mut health, now + 2);
+            assert!(sick(&health).is_empty(), "XID {xid}");
+        }
+    }
+}
+
+#[test]
+fn another_gpu_that_is_away_another_xid_and_a_silent_driver_are_no_reset_and_an_unloaded_driver_is() {
+    let mut health = health();
+    health.xid("c", 79);
+    round(&mut health, 0, &[("a", lost()), ("c1", lost())]);
+    assert_eq!(health.xid("c", 94), [], "a lesser error does not hide that a reset is due");
+    assert_eq!(health.driver_away("NVML failed: unknown error", SECOND), []);
+    let now = long(&mut health, 2);
+    assert_eq!(sick(&health), ["c", "c1", "c2"]);
+    health.driver_unloaded();
+    round(&mut health, now, &[]);
+    assert_eq!(sick(&health), ["c", "c1", "c2"]);
+    long(&mut health, now + 1);
+    assert!(sick(&health).is_empty());
+}
+
+#[test]
+fn no_xid_is_both_a_programs_and_one_that_asks_for_a_reset() {
+    assert!(RESET_XIDS.iter().all(|xid| !APPLICATION_XIDS.contains(xid)));
 }
 
 #[test]
@@ -169,7 +218,7 @@ fn probe(weight_of_faults: u32) -> impl Strategy<Value = Probe> {
 
 fn step(weight_of_faults: u32) -> impl Strategy<Value = Step> {
     prop_oneof![
-        weight_of_faults => (0..3_usize, prop_oneof![Just(13), Just(79), Just(48)]).prop_map(|(gpu, xid)| Step::Xid(gpu, xid)),
+        weight_of_faults => (0..3_usize, prop_oneof![Just(13), Just(94), Just(48)]).prop_map(|(gpu, xid)| Step::Xid(gpu, xid)),
         8 => proptest::collection::vec(probe(weight_of_faults), 5).prop_map(Step::Round),
         weight_of_faults => Just(Step::DriverAway),
     ]
@@ -181,7 +230,10 @@ fn act(health: &mut Health, step: &Step, now: Duration) -> Vec<Change> {
         Step::Round(probes) => {
             health.round(&IDS.map(str::to_owned).into_iter().zip(probes.iter().cloned()).collect(), now)
         }
-        Step::DriverAway => health.driver_away("why", now),
+        Step::DriverAway => {
+            health.driver_unloaded();
+            health.driver_away("why", now)
+        }
     }
 }
 
@@ -204,6 +256,7 @@ proptest! {
         let (mut health, mut now) = (health(), Duration::ZERO);
         // Per device: when the current row of good probes began, and how many they are.
         let mut rows: BTreeMap<&str, (Duration, u32)> = BTreeMap::new();
+        let mut await_reset: BTreeSet<&str> = BTreeSet::new();
         for (step, wait) in &steps {
             now += SECOND * *wait;
             let before: Vec<Option<Reason>> = IDS.iter().map(|id| health.reason(id)).collect();
@@ -214,16 +267,27 @@ proptest! {
             {
                 for (id, probe) in IDS.iter().copied().zip(probes) {
                     match probe {
+                        Probe::Good if await_reset.contains(id) => {}
                         Probe::Good => {
                             let row = rows.entry(id).or_insert((now, 0));
                             row.1 += 1;
                         }
-                        _ => drop(rows.remove(id)),
+                        Probe::Hiccup(_) => drop(rows.remove(id)),
+                        Probe::Lost(_) | Probe::Absent(_) => {
+                            rows.remove(id);
+                            await_reset.remove(id);
+                        }
                     }
                 }
             }
-            if let Step::Xid(gpu, 79 | 48) = step {
+            if let Step::Xid(gpu, xid @ (94 | 48)) = step {
                 rows.remove(IDS[*gpu]);
+                if *xid == 48 {
+                    await_reset.insert(IDS[*gpu]);
+                }
+            }
+            if let Step::DriverAway = step {
+                await_reset.clear();
             }
             for (at, id) in IDS.iter().copied().enumerate() {
                 let after = health.reason(id);

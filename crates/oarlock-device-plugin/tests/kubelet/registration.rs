@@ -63,6 +63,7 @@ async fn a_kubelet_that_was_killed_leaves_a_dead_socket_and_its_successor_is_reg
     kubelet.kill().await;
     let state = plugin.wait_for("an error", |state| state.phase == Phase::Retrying && state.streams == 0).await;
     assert!(!state.is_ready());
+    assert!(error(&state).starts_with("kubelet has gone: cannot reach"), "{state:?}");
     let state = plugin.wait_for("an unreachable kubelet", |state| error(state).contains("Connection refused")).await;
     assert!(error(&state).contains("kubelet.sock"), "{state:?}");
     let kubelet = Kubelet::start(root.path());
@@ -107,6 +108,8 @@ async fn a_kubelet_that_stops_reading_is_registered_with_again_and_again_but_eve
     let kubelet = Kubelet::start_with(root.path(), &options);
     let plugin = Plugin::start(root.path());
     let since = Instant::now();
+    let state = plugin.wait_for("an error", |state| state.last_error.is_some()).await;
+    assert!(error(&state).starts_with("kubelet is there, and no longer reads the devices"), "{state:?}");
     kubelet.wait_for("a fourth registration", |view| view.registrations.len() >= 4).await;
     // 0.2 s, 0.4 s and 0.8 s lie between them.
     assert!(since.elapsed() >= Duration::from_millis(1300), "{:?}", since.elapsed());
