@@ -9,15 +9,20 @@ use anyhow::{Context as _, Result, ensure};
 use crate::workspace;
 
 /// What is generated: a proto file, and the file it becomes.
-const GENERATED: [(&str, &str); 2] = [
+const GENERATED: [(&str, &str); 3] = [
     ("proto/deviceplugin/v1beta1/api.proto", "crates/oarlock-device-plugin/src/proto/v1beta1.rs"),
     ("proto/podresources/v1/api.proto", "crates/oarlock-device-plugin/src/proto/v1.rs"),
+    ("proto/nri/v1alpha1/api.proto", "crates/oarlock-nri/src/proto/v1alpha1.rs"),
 ];
+
+/// NRI's calls go over ttrpc.
+const WITHOUT_SERVICES: &str = "proto/nri/";
 
 /// Writes the code of every proto file, or, with `check`, compares it with what is committed.
 pub(crate) fn run(check: bool) -> Result<()> {
     for (proto, rust) in GENERATED {
-        let fresh = code_of(&workspace().join(proto)).with_context(|| format!("cannot generate code from {proto}"))?;
+        let fresh = code_of(&workspace().join(proto), !proto.starts_with(WITHOUT_SERVICES))
+            .with_context(|| format!("cannot generate code from {proto}"))?;
         let committed = workspace().join(rust);
         if check {
             let held = fs::read_to_string(&committed).with_context(|| format!("cannot read {rust}"))?;
@@ -30,13 +35,15 @@ pub(crate) fn run(check: bool) -> Result<()> {
 }
 
 /// The Rust code of one proto file, whose name is its package's.
-fn code_of(proto: &Path) -> Result<String> {
+fn code_of(proto: &Path, services: bool) -> Result<String> {
     let folder = proto.parent().context("a proto file lies in a folder")?;
     let descriptors = protox::compile([proto], [folder])?;
     let package = descriptors.file.first().context("the file is empty")?.package().to_owned();
     let out = tempfile::tempdir()?;
     tonic_prost_build::configure()
         .out_dir(out.path())
+        .build_client(services)
+        .build_server(services)
         // The same answer in the same order each time.
         .btree_map(".")
         .compile_fds(descriptors)?;
