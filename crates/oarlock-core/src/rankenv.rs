@@ -6,6 +6,8 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::idset::{CpuSet, NodeSet};
 use crate::plan::Plan;
 use crate::request::{MAX_RANKS, MemPolicy};
@@ -28,7 +30,7 @@ pub const RANK_GPU_MEMS: &str = "OARLOCK_RANK_GPU_MEMS";
 pub const RANK_GPUS: &str = "OARLOCK_RANK_GPUS";
 
 /// How the ranks of a container were placed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RankEnv {
     /// The CPU map asked for, in words; empty where it is not known.
     pub cpu_map: String,
@@ -41,13 +43,14 @@ pub struct RankEnv {
 }
 
 /// How one rank was placed.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RankEntry {
     /// Its CPUs; `None` for an unbound rank.
     pub cpus: Option<CpuSet>,
     /// Its memory nodes; `None` where its memory is unbound.
     pub mems: Option<NodeSet>,
     /// The memory nodes of its own GPUs.
+    #[serde(default, skip_serializing_if = "NodeSet::is_empty")]
     pub gpu_mems: NodeSet,
     /// The machine's indices of its GPUs.
     pub gpus: Vec<u32>,

@@ -83,7 +83,8 @@ pub enum MemMap {
 }
 
 /// `oarlock.dev/mem-policy`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum MemPolicy {
     /// A wall: no page elsewhere.
     #[default]
@@ -416,12 +417,6 @@ impl fmt::Display for MemMap {
             Self::Numa => f.write_str("numa"),
             Self::Nodes(list) => write_node_list(f, list),
         }
-    }
-}
-
-impl serde::Serialize for MemPolicy {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
     }
 }
 

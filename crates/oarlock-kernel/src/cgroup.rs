@@ -1,4 +1,6 @@
-//! The cgroup v2 tree under a given root, read only, and `/proc/PID/cgroup`, which says where in it a process is.
+//! The cgroup v2 tree under a given root, and `/proc/PID/cgroup`, which says where in it a process is.
+
+mod write;
 
 use std::fmt;
 use std::path::{Component, Path};
@@ -7,6 +9,8 @@ use std::str::FromStr;
 use oarlock_core::{CpuSet, NodeSet};
 
 use crate::folder::{Filesystem, Folder, ReadError};
+
+pub use write::WriteError;
 
 /// Where a process is in each cgroup hierarchy (`cgroups(7)`). Paths are as the reader's cgroup namespace shows them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -63,15 +67,14 @@ impl Hierarchy {
         Ok(Folder::open(root)?.map(|root| Self { root }))
     }
 
-    /// The cgroup at a path that [`Membership::unified`] names. `None` where it is gone, and where it is outside what this
-    /// mount shows (the kernel then writes `/..`).
+    /// The cgroup at a path that [`Membership::unified`] names. `None` where it is gone, where it is outside what this
+    /// mount shows (the kernel then writes `/..`), and where a part of the path is a symbolic link.
     pub fn cgroup(&self, path: &str) -> Result<Option<Cgroup>, ReadError> {
         let path = Path::new(path.trim_start_matches('/'));
         if path.components().any(|part| part == Component::ParentDir) {
             return Ok(None);
         }
-        let folder = if path.as_os_str().is_empty() { self.root.folder(".")? } else { self.root.folder(path)? };
-        Ok(folder.map(|folder| Cgroup { folder }))
+        Ok(self.root.below(path)?.map(|folder| Cgroup { folder }))
     }
 }
 
@@ -79,7 +82,7 @@ impl Hierarchy {
 /// the cgroup went away.
 #[derive(Debug)]
 pub struct Cgroup {
-    folder: Folder,
+    pub(crate) folder: Folder,
 }
 
 /// `cgroup.type`.

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, DirEntry, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 /// Why a kernel file could not be read, or not be understood.
@@ -114,6 +114,18 @@ impl Folder {
         Self::opened(rustix::fs::openat(&self.handle, name, flags, Mode::empty()), self.path.join(name))
     }
 
+    /// Opens the folder at a path below this one, each part of it a folder and no symbolic link; `None` where there is none.
+    /// The path has no `..` in it.
+    pub(crate) fn below(&self, path: &Path) -> Result<Option<Self>, ReadError> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut at = Self::opened(rustix::fs::openat(&self.handle, ".", flags, Mode::empty()), self.path.clone())?;
+        for part in path {
+            let Some(folder) = at else { return Ok(None) };
+            at = Self::opened(rustix::fs::openat(&folder.handle, part, flags, Mode::empty()), folder.path.join(part))?;
+        }
+        Ok(at)
+    }
+
     fn opened(handle: Result<OwnedFd, Errno>, path: PathBuf) -> Result<Option<Self>, ReadError> {
         match handle {
             Ok(handle) => Ok(Some(Self { handle, path })),
@@ -164,6 +176,24 @@ impl Folder {
         }
     }
 
+    /// Writes to the file `name`, in one call, as kernel files want it.
+    pub(crate) fn write(&self, name: &str, value: &str) -> Result<(), Errno> {
+        let flags = OFlags::WRONLY | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.handle, name, flags, Mode::empty())?;
+        let written = rustix::io::retry_on_intr(|| rustix::io::write(&file, value.as_bytes()))?;
+        if written == value.len() { Ok(()) } else { Err(Errno::IO) }
+    }
+
+    /// Makes the folder `name` in this one.
+    pub(crate) fn make_folder(&self, name: &str) -> Result<(), Errno> {
+        rustix::fs::mkdirat(&self.handle, name, Mode::from_raw_mode(0o755))
+    }
+
+    /// Removes the folder `name`, which is empty or a cgroup's.
+    pub(crate) fn remove_folder(&self, name: &str) -> Result<(), Errno> {
+        rustix::fs::unlinkat(&self.handle, name, AtFlags::REMOVEDIR)
+    }
+
     /// Whether `name` is there now.
     pub(crate) fn has(&self, name: &str) -> bool {
         rustix::fs::statat(&self.handle, name, AtFlags::empty()).is_ok()
@@ -171,24 +201,41 @@ impl Folder {
 
     /// The names in the folder that are numbers, ascending: process and thread ids. Empty where the folder went away.
     pub(crate) fn numbers(&self) -> Result<Vec<u32>, ReadError> {
+        let mut numbers = Vec::new();
+        self.each_entry(|entry| {
+            numbers.extend(entry.file_name().to_str().ok().and_then(|name| name.parse::<u32>().ok()));
+        })?;
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// The names of the folders in this one, in no order. Empty where the folder went away.
+    pub(crate) fn folders(&self) -> Result<Vec<OsString>, ReadError> {
+        let mut names = Vec::new();
+        self.each_entry(|entry| {
+            let name = entry.file_name().to_bytes();
+            if entry.file_type() == FileType::Directory && name != b"." && name != b".." {
+                names.push(OsString::from_vec(name.to_vec()));
+            }
+        })?;
+        Ok(names)
+    }
+
+    fn each_entry(&self, mut see: impl FnMut(&DirEntry)) -> Result<(), ReadError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let handle = match rustix::fs::openat(&self.handle, ".", flags, Mode::empty()) {
             Ok(handle) => handle,
-            Err(errno) if gone(errno) => return Ok(Vec::new()),
+            Err(errno) if gone(errno) => return Ok(()),
             Err(errno) => return Err(io(&self.path, errno)),
         };
-        let mut numbers = Vec::new();
         for entry in rustix::fs::Dir::new(handle).map_err(|errno| io(&self.path, errno))? {
-            let entry = match entry {
-                Ok(entry) => entry,
+            match entry {
+                Ok(entry) => see(&entry),
                 Err(errno) if gone(errno) => break,
                 Err(errno) => return Err(io(&self.path, errno)),
-            };
-            let name = OsString::from_vec(entry.file_name().to_bytes().to_vec());
-            numbers.extend(name.to_str().and_then(|name| name.parse::<u32>().ok()));
+            }
         }
-        numbers.sort_unstable();
-        Ok(numbers)
+        Ok(())
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -201,7 +248,7 @@ fn io(path: &Path, errno: Errno) -> ReadError {
 }
 
 /// `ENOENT` for what is not there, `ESRCH` for a process that ended, `ENODEV` for a cgroup that was removed.
-fn gone(errno: Errno) -> bool {
+pub(crate) fn gone(errno: Errno) -> bool {
     matches!(errno, Errno::NOENT | Errno::NOTDIR | Errno::SRCH | Errno::NODEV)
 }
 

@@ -8,11 +8,14 @@
 
 pub mod affinity;
 pub mod cgroup;
+pub mod exec_events;
 mod folder;
+pub mod ledger;
 pub mod numa_maps;
 pub mod placement;
 pub mod policy;
 pub mod proc;
+pub mod rank_cgroup;
 pub mod spawn;
 pub mod status;
 mod syscall;

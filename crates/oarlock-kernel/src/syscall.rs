@@ -1,6 +1,7 @@
 //! The few system calls that rustix lacks, or offers for 1,024 CPUs only. Nothing else in the workspace is unsafe.
 
 use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
@@ -72,4 +73,24 @@ pub(crate) fn kill_with_parent(command: &mut Command) {
 
 fn orphaned() -> io::Error {
     io::Error::from_raw_os_error(libc::ECHILD)
+}
+
+/// `SO_ATTACH_FILTER`: what the program does not let pass never reaches the socket.
+#[expect(unsafe_code, reason = "rustix has no socket filters")]
+pub(crate) fn attach_filter(socket: BorrowedFd<'_>, program: &[libc::sock_filter]) -> io::Result<()> {
+    let length = program.len() as libc::c_ushort;
+    // The kernel's structure has a pointer to mutable instructions; it copies them, and changes none.
+    let program = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
+    // SAFETY: the kernel reads one `sock_fprog`, and `len` instructions from a live slice of that length, and keeps no
+    // pointer to either.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            size_of_val(&program) as libc::socklen_t,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

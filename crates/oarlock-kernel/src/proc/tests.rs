@@ -36,14 +36,14 @@ fn family(listed: bool) -> (tempfile::TempDir, Proc) {
 fn descendants_are_found_from_the_children_files_of_all_threads() {
     let (_root, proc) = family(true);
     assert_eq!(proc.descendants(10).unwrap(), [30, 20, 40]);
-    assert_eq!(proc.descendants(40).unwrap(), []);
+    assert_eq!(proc.descendants(40).unwrap(), [0_u32; 0]);
 }
 
 #[test]
 fn descendants_are_found_from_the_parents_where_there_are_no_children_files() {
     let (_root, proc) = family(false);
     assert_eq!(proc.descendants(10).unwrap(), [20, 30, 40]);
-    assert_eq!(proc.descendants(99).unwrap(), []);
+    assert_eq!(proc.descendants(99).unwrap(), [0_u32; 0]);
 }
 
 #[test]
