@@ -4,6 +4,9 @@
 #[expect(clippy::unwrap_used, reason = "a stand-in that cannot go on fails its test")]
 pub mod kubelet;
 pub mod nvml;
+#[cfg(feature = "runtime")]
+#[expect(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a stand-in that cannot go on fails its test")]
+pub mod runtime;
 mod sys_tree;
 
 pub use sys_tree::{Siblings, SysDevice, SysTree};
