@@ -148,6 +148,23 @@ async fn a_plugin_that_is_told_to_end_removes_its_socket_and_ends_the_stream() {
 }
 
 #[tokio::test]
+async fn a_plugin_that_stays_away_past_the_grace_is_forgotten_and_comes_back_whole() {
+    let root = tempdir().unwrap();
+    let options = KubeletOptions { grace: Duration::from_millis(300), ..KubeletOptions::default() };
+    let kubelet = Kubelet::start_with(root.path(), &options);
+    let plugin = Plugin::start(root.path());
+    kubelet.wait_for_allocatable(GPU, 8).await;
+    plugin.kill().await;
+    let view = kubelet.wait_for_allocatable(GPU, 0).await;
+    assert_eq!(view.resource(GPU).capacity(), 8, "for the time being");
+    kubelet.wait_for("a resource forgotten", |view| !view.resources.contains_key(GPU)).await;
+    let plugin = Plugin::start(root.path());
+    let view = kubelet.wait_for_allocatable(GPU, 8).await;
+    assert_eq!(view.resource(GPU).capacity(), 8);
+    plugin.stop().await;
+}
+
+#[tokio::test]
 async fn the_socket_of_a_predecessor_that_died_is_replaced_and_never_trusted() {
     let root = tempdir().unwrap();
     let kubelet = Kubelet::start(root.path());
