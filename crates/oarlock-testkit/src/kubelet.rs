@@ -40,12 +40,23 @@ pub struct KubeletOptions {
     pub version: String,
     /// Whether its pod-resources socket knows `Get`; kubelets before 1.34 do not by default.
     pub knows_get: bool,
-    /// Whether it ends every `ListAndWatch` after the first list.
-    pub hangs_up: bool,
+    /// What it does about `ListAndWatch`.
+    pub reads: Reads,
     /// How long it remembers the devices of a plugin that has ended.
     pub grace: Duration,
     /// Whether the host was started anew: no container runs, and pods that have their devices are admitted once more.
     pub rebooted: bool,
+}
+
+/// How a kubelet reads the devices of a plugin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reads {
+    /// It reads on.
+    On,
+    /// It ends the stream after the first list.
+    Once,
+    /// It never asks.
+    Never,
 }
 
 impl Default for KubeletOptions {
@@ -53,7 +64,7 @@ impl Default for KubeletOptions {
         Self {
             version: "v1beta1".to_owned(),
             knows_get: true,
-            hangs_up: false,
+            reads: Reads::On,
             grace: Duration::from_secs(300),
             rebooted: false,
         }

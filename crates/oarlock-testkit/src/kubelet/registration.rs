@@ -13,7 +13,7 @@ use tonic::transport::{Channel, Endpoint as Dialled};
 use tonic::{Request, Response, Status};
 use wire::device_plugin_client::DevicePluginClient;
 
-use super::{Endpoint, KubeletOptions, View};
+use super::{Endpoint, KubeletOptions, Reads, View};
 
 /// As long as kubelet waits for a plugin while it registers.
 const DIAL_BACK_WITHIN: Duration = Duration::from_secs(10);
@@ -78,6 +78,9 @@ impl wire::registration_server::Registration for Registry {
             known.endpoint = Some(endpoint.clone());
             known.connected = true;
         });
+        if self.options.reads == Reads::Never {
+            return Ok(Response::new(wire::Empty {}));
+        }
         let (view, options) = (Arc::clone(&self.view), self.options.clone());
         let alive = self.alive.clone();
         tokio::spawn(async move { alive.run_until_cancelled(read_devices(view, resource, endpoint, options)).await });
@@ -106,7 +109,7 @@ async fn read_devices(view: Arc<watch::Sender<View>>, resource: String, endpoint
                 }
                 current
             });
-            if options.hangs_up {
+            if options.reads == Reads::Once {
                 return;
             }
         }
