@@ -165,6 +165,18 @@ async fn a_second_sigterm_ends_it_at_once() {
     drop(deaf);
 }
 
+#[test]
+fn a_sighup_is_answered_in_the_log_and_nothing_else() {
+    let host = Host::new();
+    let mut agent = host.start();
+    agent.answers("/readyz", 503, GPU);
+    agent.signal(Signal::HUP);
+    agent.says("SIGHUP changes nothing: settings are read at the start only");
+    assert!(agent.is_alive());
+    agent.signal(Signal::TERM);
+    assert_eq!(agent.wait().code(), Some(0));
+}
+
 /// Reads until the connection is closed, which must be before `within` is over.
 fn closed(mut peer: &TcpStream, within: Duration) -> String {
     peer.set_read_timeout(Some(within)).unwrap();

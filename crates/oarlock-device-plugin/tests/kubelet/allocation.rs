@@ -1,5 +1,7 @@
 //! `GetPreferredAllocation` and `Allocate`, as kubelet and as a stranger call them.
 
+use std::sync::Barrier;
+
 use oarlock_core::NodeSet;
 use oarlock_device_plugin::proto::v1beta1::device_plugin_client::DevicePluginClient;
 use oarlock_device_plugin::proto::v1beta1::{
@@ -153,6 +155,21 @@ async fn each_container_of_a_request_gets_its_own_answer_and_each_id_counts_once
     let devices: Vec<&str> =
         answer.container_responses.iter().map(|response| response.envs["DEVICES"].as_str()).collect();
     assert_eq!(devices, ["GPU-6,GPU-1", "GPU-0"]);
+    plugin.stop().await;
+}
+
+#[tokio::test]
+async fn allocations_of_several_pods_run_at_the_same_time() {
+    // Each waits for the other: one after the other, both would be given up.
+    static BOTH: Barrier = Barrier::new(2);
+    let meet = |_: &[String]| {
+        BOTH.wait();
+        Ok(Allocation::default())
+    };
+    let (_root, _kubelet, plugin, client) = with_client(Devices { allocate: meet, ..Devices::new(eight()) }).await;
+    let (mut one, mut other) = (client.clone(), client);
+    let answers = tokio::join!(allocate(&mut one, vec![ids(&[1])]), allocate(&mut other, vec![ids(&[2])]));
+    assert!(answers.0.is_ok() && answers.1.is_ok(), "{answers:?}");
     plugin.stop().await;
 }
 
