@@ -9,6 +9,7 @@ use oarlock_core::pci::PciAddress;
 use oarlock_device_plugin::KubeletPaths;
 use oarlock_device_plugin::allocate::DeviceFacts;
 use oarlock_device_plugin::health::{Change, Health};
+use oarlock_device_plugin::pod_resources::PodResources;
 use oarlock_discovery::{Found, Options, Source, discover};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,6 +20,8 @@ use crate::config::{Config, GpuMode};
 use crate::metrics::Metrics;
 use crate::nvml::{Follower, News};
 use crate::offers::{self, Nvml};
+use crate::place::Given;
+use crate::placing::{self, Placing};
 use crate::plugins::Plugins;
 use crate::resource::Serving;
 use crate::status::Status;
@@ -75,7 +78,10 @@ async fn supervise(config: Config) -> Result<()> {
         tokio::select! {
             () = shutdown.cancelled() => break Ok(()),
             heard = heard.recv() => match heard {
-                Some(news) => agent.hear(news),
+                Some(news) => {
+                    agent.hear(news);
+                    agent.place();
+                }
                 None => break Err(anyhow!("the thread that follows NVML ended")),
             },
             ended = agent.plugins.ended() => match ended {
@@ -84,33 +90,35 @@ async fn supervise(config: Config) -> Result<()> {
                 Err(error) => break Err(anyhow::Error::new(error).context("a plugin ended early")),
             },
             ended = &mut http => break ended.context("the HTTP server ended early"),
+            ended = placing_ended(agent.placing.as_mut()) => break Err(ended),
             Some(seen) = seen_beside.recv() => agent.seen_beside(seen),
             ended = &mut beside => break Err(anyhow!("the look at what happens beside ended: {ended:?}")),
         }
     };
     shutdown.cancel();
     beside.abort();
+    if let Some(placing) = agent.placing.take() {
+        placing.stop().await;
+    }
     agent.plugins.stop().await;
     tracing::info!("stopped");
     ended
 }
 
-/// The first signal asks to end; the second ends. A hangup is left alone: other plugins read their settings again then, and
-/// who expects that is told.
+async fn placing_ended(placing: Option<&mut Placing>) -> anyhow::Error {
+    match placing {
+        Some(placing) => placing.ended().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The first signal asks to end; the second ends.
 fn listen_for_signals(shutdown: CancellationToken) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("failed to listen for SIGINT")?;
-    let mut hangup = signal(SignalKind::hangup()).context("failed to listen for SIGHUP")?;
     tokio::spawn(async move {
         loop {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-                _ = hangup.recv() => {
-                    tracing::warn!("SIGHUP changes nothing: settings are read at the start only");
-                    continue;
-                }
-            }
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
             if shutdown.is_cancelled() {
                 tracing::warn!("told a second time: ending at once");
                 std::process::exit(1);
@@ -137,10 +145,15 @@ struct Agent {
     since: Instant,
     /// The other plugin that gives GPUs to pods.
     beside: Option<String>,
-    /// Whether NVML has said anything at all.
+    /// Whether NVML has said anything at all, and whether that is not heeded yet.
     settled: bool,
+    is_news: bool,
     /// The last line about NVML, so that it is not said again.
     said_of_nvml: String,
+    kubelet: Arc<PodResources>,
+    given: Given,
+    /// What places annotated containers, once the GPUs are known.
+    placing: Option<Placing>,
 }
 
 impl Agent {
@@ -158,14 +171,19 @@ impl Agent {
             tracing::warn!("{warning}");
         }
         offers::place_unknown_gpus(&mut found.machine, &config.gpu.numa_nodes);
+        let given = Given::default();
         let mut agent = Self {
-            plugins: Plugins::new(paths.clone(), Arc::clone(&metrics), Arc::clone(&status)),
+            plugins: Plugins::new(paths.clone(), Arc::clone(&metrics), Arc::clone(&status), given.clone()),
+            kubelet: Arc::new(PodResources::new(&paths)),
+            given,
+            placing: None,
             health: Health::new(config.health.policy()),
             nvml: Nvml::Waiting,
             facts: BTreeMap::new(),
             since: Instant::now(),
             beside: None,
             settled: false,
+            is_news: false,
             said_of_nvml: String::new(),
             config,
             paths,
@@ -215,6 +233,28 @@ impl Agent {
         }
     }
 
+    /// Places annotated containers from the first moment that the GPUs are known by their names: a container that came before
+    /// is found then.
+    fn place(&mut self) {
+        if !std::mem::take(&mut self.is_news) || !self.config.nri.enabled {
+            return;
+        }
+        let knowledge = placing::knowledge(&self.config, &self.found, &self.nvml, &self.given);
+        if let Some(placing) = &self.placing {
+            placing.learn(knowledge);
+            return;
+        }
+        let (kubelet, metrics) = (Arc::clone(&self.kubelet), Arc::clone(&self.metrics));
+        match Placing::start(&self.config, knowledge, kubelet, metrics) {
+            Ok(placing) => self.placing = Some(placing),
+            // Without it there is still a device plugin.
+            Err(error) => {
+                tracing::error!("annotated containers are not placed: {error:#}");
+                self.config.nri.enabled = false;
+            }
+        }
+    }
+
     fn listed(&mut self, mut found: Found, gpus: Vec<oarlock_discovery::nvml::Gpu>) {
         for warning in found.warnings.iter().filter(|warning| !self.found.warnings.contains(warning)) {
             tracing::warn!("{warning}");
@@ -247,7 +287,7 @@ impl Agent {
     fn settle(&mut self, nvml: Nvml) {
         self.metrics.nvml(matches!(nvml, Nvml::Here(_)));
         self.nvml = nvml;
-        self.settled = true;
+        (self.settled, self.is_news) = (true, true);
         self.health.set_devices(offers::watched(&self.nvml));
         self.read_device_files();
         if let Err(error) = machine_file::write(&self.config.run_dir, &self.found) {
@@ -326,7 +366,14 @@ impl Agent {
     fn watch_beside(&self, another: mpsc::Sender<String>) -> impl Future<Output = ()> + use<> {
         let gpu = &self.config.gpu;
         let names = (gpu.resource.clone(), gpu.mig_resource_prefix.clone());
-        beside::watch(self.paths.clone(), names.0, names.1, Arc::clone(&self.metrics), another)
+        beside::watch(
+            self.paths.clone(),
+            Arc::clone(&self.kubelet),
+            names.0,
+            names.1,
+            Arc::clone(&self.metrics),
+            another,
+        )
     }
 
     /// Another plugin gives GPUs to pods. From now on they are its: kubelet removes all sockets when it starts, so that its

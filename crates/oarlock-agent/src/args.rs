@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use clap::Parser;
 use tracing::level_filters::LevelFilter;
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, ContainerCpuset};
 
-/// Offers this host's GPUs and NUMA nodes to kubelet, watches over them, and says how they are.
+/// Offers this host's GPUs and NUMA nodes to kubelet, holds the ranks of annotated pods at theirs, and says how all are.
 #[derive(Debug, Parser)]
 #[command(name = "oarlock-agent", version, max_term_width = 100)]
 pub(crate) struct Args {
@@ -33,6 +33,18 @@ pub(crate) struct Args {
     /// The NVML library
     #[arg(long, value_name = "FILE", env = "OARLOCK_NVML_LIBRARY")]
     nvml_library: Option<PathBuf>,
+    /// The container runtime's NRI socket
+    #[arg(long, value_name = "SOCKET")]
+    nri_socket: Option<PathBuf>,
+    /// The place among the runtime's plugins: two digits
+    #[arg(long, value_name = "NN")]
+    nri_index: Option<String>,
+    /// Be no plugin of the container runtime: annotated pods are not placed
+    #[arg(long, conflicts_with_all = ["nri_socket", "nri_index"])]
+    no_nri: bool,
+    /// Whose the cpuset of an annotated container is
+    #[arg(long, value_name = "WHOSE")]
+    container_cpuset: Option<ContainerCpuset>,
     /// How much is logged: off, error, warn, info, debug, trace
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub(crate) log_level: LevelFilter,
@@ -52,6 +64,10 @@ impl Args {
         over(&self.host_root, &mut config.host_root);
         config.metrics_address = self.metrics_address.unwrap_or(config.metrics_address);
         config.nvml_library = self.nvml_library.clone().or(config.nvml_library);
+        over(&self.nri_socket, &mut config.nri.socket);
+        config.nri.index = self.nri_index.clone().unwrap_or(config.nri.index);
+        config.nri.enabled &= !self.no_nri;
+        config.container_cpuset = self.container_cpuset.unwrap_or(config.container_cpuset);
         config.check()?;
         Ok(config)
     }

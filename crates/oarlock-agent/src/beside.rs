@@ -26,17 +26,17 @@ const DOMAINS: [&str; 4] = ["nvidia.com", "amd.com", "gpu.intel.com", "habana.ai
 /// gives GPUs to pods.
 pub(crate) async fn watch(
     paths: KubeletPaths,
+    kubelet: Arc<PodResources>,
     own: ResourceName,
     own_mig: String,
     metrics: Arc<Metrics>,
     another: mpsc::Sender<String>,
 ) {
-    let kubelet = PodResources::new(&paths);
     while !another.is_closed() {
         if let Some(socket) = socket_of_another(&paths.device_plugins()) {
             let _ = another.send(format!("it listens at {socket}")).await;
         }
-        let is_other = |resource: &str| is_gpu_resource(resource, &own);
+        let is_other = |resource: &str| is_gpu_resource(resource, own.as_str());
         let is_any = |resource: &str| resource == own.as_str() || resource.starts_with(&own_mig) || is_other(resource);
         // Without kubelet there is nothing to learn, and without this interface of kubelet's neither.
         if let Ok(devices) = kubelet.allocatable().await
@@ -67,9 +67,9 @@ pub(crate) fn socket_of_another(device_plugins: &Path) -> Option<String> {
     names.into_iter().find(|name| is_gpu_socket(name) && UnixStream::connect(device_plugins.join(name)).is_ok())
 }
 
-/// Whether a resource is one of GPUs that is not ours.
-pub(crate) fn is_gpu_resource(resource: &str, own: &ResourceName) -> bool {
-    resource != own.as_str()
+/// Whether a resource is one of GPUs that is not the one of this name, ours.
+pub(crate) fn is_gpu_resource(resource: &str, own: &str) -> bool {
+    resource != own
         && resource.split_once('/').is_some_and(|(domain, name)| {
             DOMAINS.contains(&domain) && !name.contains("fabric") && !name.contains("memory")
         })
@@ -104,14 +104,14 @@ mod tests {
 
     #[test]
     fn vendors_resources_of_gpus_are_told_from_ours_and_from_others() {
-        let own = "nvidia.com/gpu.oarlock".parse().unwrap();
+        let own = "nvidia.com/gpu.oarlock";
         for resource in
             ["nvidia.com/gpu", "nvidia.com/mig-1g.10gb", "nvidia.com/gpu.shared", "amd.com/gpu", "gpu.intel.com/xe"]
         {
-            assert!(is_gpu_resource(resource, &own), "{resource}");
+            assert!(is_gpu_resource(resource, own), "{resource}");
         }
         for resource in ["nvidia.com/gpu.oarlock", "oarlock.dev/numa-node", "rdma/hca", "example.com/gpu", "gpu"] {
-            assert!(!is_gpu_resource(resource, &own), "{resource}");
+            assert!(!is_gpu_resource(resource, own), "{resource}");
         }
     }
 }

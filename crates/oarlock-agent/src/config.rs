@@ -12,6 +12,7 @@ use oarlock_device_plugin::ResourceName;
 use oarlock_device_plugin::advertise::MigStrategy;
 use oarlock_device_plugin::allocate::DeviceListStrategy;
 use oarlock_device_plugin::health::{APPLICATION_XIDS, Policy};
+use oarlock_nri::{DEFAULT_SOCKET, Identity, IdentityError};
 use serde::{Deserialize, Serialize};
 
 /// Larger files are no configuration.
@@ -23,7 +24,7 @@ const MOST_BYTES: u64 = 1 << 20;
 pub(crate) struct Config {
     /// kubelet's folder; its sockets are below it.
     pub(crate) kubelet_root: PathBuf,
-    /// Where the agent keeps what other parts of Oarlock read: the machine file, later the ledger.
+    /// Where the agent keeps what other parts of Oarlock read: the machine file and the ledger.
     pub(crate) run_dir: PathBuf,
     /// Where the host's `/sys`, `/proc` and `/dev` are.
     pub(crate) host_root: PathBuf,
@@ -37,6 +38,10 @@ pub(crate) struct Config {
     pub(crate) gpu: GpuConfig,
     /// NUMA nodes.
     pub(crate) numa_node: NumaNodeConfig,
+    /// The container runtime's plugin interface.
+    pub(crate) nri: NriConfig,
+    /// Whose the cpuset of a container is.
+    pub(crate) container_cpuset: ContainerCpuset,
     /// When a GPU is unhealthy, and when it is healthy again.
     pub(crate) health: HealthConfig,
 }
@@ -83,6 +88,35 @@ pub(crate) struct NumaNodeConfig {
     pub(crate) resource: ResourceName,
     /// Into how many equal, core-aligned slots a node is cut; 1 offers whole nodes.
     pub(crate) slots_per_node: u32,
+}
+
+/// The container runtime's plugin interface.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct NriConfig {
+    /// Whether the agent is a plugin of the runtime.
+    pub(crate) enabled: bool,
+    /// The runtime's socket.
+    pub(crate) socket: PathBuf,
+    /// The plugin's place among the others: two digits.
+    pub(crate) index: String,
+}
+
+/// Whose the cpuset of a container is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ContainerCpuset {
+    /// Oarlock's: the union over its ranks.
+    Own,
+    /// Somebody else's, such as another plugin of the runtime: only ranks are placed, inside it.
+    Leave,
+}
+
+impl NriConfig {
+    /// Who the agent is to the runtime.
+    pub(crate) fn identity(&self) -> Result<Identity, IdentityError> {
+        Identity::new(&self.index, "oarlock")
+    }
 }
 
 /// When a GPU is unhealthy.
@@ -144,12 +178,18 @@ impl Config {
     /// The values that no type refuses.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         let refuse = |key, value: &dyn ToString, rule| Err(ConfigError::Value { key, value: value.to_string(), rule });
-        for (key, path) in
-            [("kubeletRoot", &self.kubelet_root), ("runDir", &self.run_dir), ("hostRoot", &self.host_root)]
-        {
+        for (key, path) in [
+            ("kubeletRoot", &self.kubelet_root),
+            ("runDir", &self.run_dir),
+            ("hostRoot", &self.host_root),
+            ("nri.socket", &self.nri.socket),
+        ] {
             if !path.is_absolute() {
                 return refuse(key, &path.display(), "it is an absolute path");
             }
+        }
+        if self.nri.identity().is_err() {
+            return refuse("nri.index", &self.nri.index, "it has exactly two digits");
         }
         if self.gpu.resource == self.numa_node.resource {
             return refuse("numaNode.resource", &self.numa_node.resource, "each resource has a name of its own");
@@ -229,6 +269,8 @@ impl Default for Config {
             reserved_cpus: CpuSet::new(),
             gpu: GpuConfig::default(),
             numa_node: NumaNodeConfig::default(),
+            nri: NriConfig::default(),
+            container_cpuset: ContainerCpuset::Own,
             health: HealthConfig::default(),
         }
     }
@@ -251,6 +293,12 @@ impl Default for GpuConfig {
 impl Default for NumaNodeConfig {
     fn default() -> Self {
         Self { enabled: true, resource: own("oarlock.dev/numa-node"), slots_per_node: 1 }
+    }
+}
+
+impl Default for NriConfig {
+    fn default() -> Self {
+        Self { enabled: true, socket: DEFAULT_SOCKET.into(), index: "90".to_owned() }
     }
 }
 

@@ -4,16 +4,24 @@
 mod agent;
 mod args;
 mod beside;
+mod binder;
+mod cgroups;
 mod config;
+mod desk;
 mod device_files;
 mod http;
 mod machine_file;
 mod metrics;
 mod nvml;
 mod offers;
+mod place;
+mod placing;
 mod plugins;
+mod ranks;
 mod resource;
+mod runtime;
 mod status;
+mod tell;
 
 use std::io::Write as _;
 use std::process::ExitCode;

@@ -1,5 +1,7 @@
 //! What Prometheus is told. Every label has a bounded set of values.
 
+mod ranks;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -11,6 +13,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+
+pub(crate) use ranks::{Handled, RankLabels, RankMetrics};
 
 /// Whether devices were given to a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -67,6 +71,8 @@ pub(crate) struct Metrics {
     xids: Family<XidLabels, Counter>,
     held: Family<HeldLabels, Gauge>,
     nvml_up: Gauge,
+    /// Of annotated containers and their ranks.
+    pub(crate) ranks: RankMetrics,
 }
 
 impl Metrics {
@@ -94,7 +100,8 @@ impl Metrics {
         registry.register("xid_events", "Errors that GPUs reported, by NVIDIA's number", Family::clone(&xids));
         registry.register("held_gpus", "GPUs that a container holds, by kubelet's word", Family::clone(&held));
         registry.register("nvml_up", "Whether NVML answers", Gauge::clone(&nvml_up));
-        Self { registry, devices, allocations, preferred, registrations, registered, xids, held, nvml_up }
+        let ranks = RankMetrics::registered(&mut registry);
+        Self { registry, devices, allocations, preferred, registrations, registered, xids, held, nvml_up, ranks }
     }
 
     /// In Prometheus' text form.

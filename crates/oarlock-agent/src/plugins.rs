@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
+use crate::place::Given;
 use crate::resource::{Resource, Serving};
 use crate::status::Status;
 
@@ -23,6 +24,7 @@ pub(crate) struct Plugins {
     paths: KubeletPaths,
     metrics: Arc<Metrics>,
     status: Arc<Status>,
+    given: Given,
     running: BTreeMap<ResourceName, Running>,
     tasks: JoinSet<Result<(), PluginError>>,
 }
@@ -34,8 +36,8 @@ struct Running {
 }
 
 impl Plugins {
-    pub(crate) fn new(paths: KubeletPaths, metrics: Arc<Metrics>, status: Arc<Status>) -> Self {
-        Self { paths, metrics, status, running: BTreeMap::new(), tasks: JoinSet::new() }
+    pub(crate) fn new(paths: KubeletPaths, metrics: Arc<Metrics>, status: Arc<Status>, given: Given) -> Self {
+        Self { paths, metrics, status, given, running: BTreeMap::new(), tasks: JoinSet::new() }
     }
 
     /// Serves exactly these resources from now on. `sick` holds the label of the reason for each unhealthy device.
@@ -56,7 +58,7 @@ impl Plugins {
                 running.resource.publish(serving, sick);
                 continue;
             }
-            let resource = Arc::new(Resource::new(serving.clone(), Arc::clone(&self.metrics)));
+            let resource = Arc::new(Resource::new(serving.clone(), Arc::clone(&self.metrics), self.given.clone()));
             resource.publish(serving, sick);
             let stop = CancellationToken::new();
             let (state, seen) = watch::channel(State::default());

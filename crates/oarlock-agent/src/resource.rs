@@ -10,6 +10,7 @@ use oarlock_device_plugin::{AllocateError, Allocation, Backend, Device};
 use tokio::sync::watch;
 
 use crate::metrics::{Metrics, Outcome};
+use crate::place::Given;
 
 /// What is offered, and how it is given.
 #[derive(Debug, Clone)]
@@ -33,12 +34,13 @@ pub(crate) struct Resource {
     serving: RwLock<Arc<Serving>>,
     devices: watch::Sender<Arc<Vec<Device>>>,
     metrics: Arc<Metrics>,
+    given: Given,
 }
 
 impl Resource {
     /// A resource without devices so far.
-    pub(crate) fn new(serving: Serving, metrics: Arc<Metrics>) -> Self {
-        Self { serving: RwLock::new(Arc::new(serving)), devices: watch::Sender::default(), metrics }
+    pub(crate) fn new(serving: Serving, metrics: Arc<Metrics>, given: Given) -> Self {
+        Self { serving: RwLock::new(Arc::new(serving)), devices: watch::Sender::default(), metrics, given }
     }
 
     /// Serves this from now on; the devices whose id is in `sick` are unhealthy.
@@ -96,6 +98,9 @@ impl Backend for Resource {
 
     fn allocate(&self, ids: &[String]) -> Result<Allocation, AllocateError> {
         let allocation = self.given(ids);
+        if allocation.is_ok() {
+            self.given.add(ids);
+        }
         let outcome = if allocation.is_ok() { Outcome::Given } else { Outcome::Refused };
         self.metrics.allocated(&self.serving().offer.name, outcome);
         tracing::debug!(resource = %self.serving().offer.name, ?ids, ?outcome, "allocated");

@@ -16,6 +16,20 @@ pub const LOCAL_RANKS: [&str; 6] = [
     "MPI_LOCALNRANKS",
 ];
 
+/// For each of [`LOCAL_RANK`], how many of [`LOCAL_RANKS`] are of the same launcher.
+const SIZES_OF_EACH: [usize; 4] = [1, 1, 3, 1];
+
+/// What a process inside a container says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Named {
+    /// The variable that names its rank.
+    pub key: &'static str,
+    /// The rank. It may be past the container's last.
+    pub rank: u32,
+    /// The number of local ranks that its launcher states, where that is not the one expected.
+    pub other_count: Option<u32>,
+}
+
 /// A variable that should hold a number and does not.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{key} {value:?} is not {what}")]
@@ -53,6 +67,29 @@ pub fn local_ranks(get: impl Fn(&str) -> Option<String>) -> Result<Option<(&'sta
         Some(ranks) => Ok(Some((key, ranks))),
         None => Err(not_a_number(key, &value, format!("a number of local ranks from 1 to {MAX_RANKS}"))),
     }
+}
+
+/// Which of a container's `ranks` local ranks a process is, by its environment; `None` for one that is none: a helper, or a
+/// launcher.
+///
+/// Launchers start each other, and then a process has the variables of several: the first that states as many ranks as there
+/// are, or none, is believed. One that states a single rank where there are several has started another launcher, unless it
+/// is torchrun, which has started a program for all GPUs.
+pub fn rank_among(ranks: u32, get: impl Fn(&str) -> Option<String>) -> Result<Option<Named>, NotANumber> {
+    let mut other = None;
+    let mut sizes = LOCAL_RANKS.as_slice();
+    for (key, count) in LOCAL_RANK.into_iter().zip(SIZES_OF_EACH) {
+        let (own, rest) = sizes.split_at(count);
+        sizes = rest;
+        let Some((_, rank)) = local_rank(|name| get(name).filter(|_| name == key))? else { continue };
+        let stated = local_ranks(|name| get(name).filter(|_| own.contains(&name)))?.map(|(_, stated)| stated);
+        match stated.filter(|&stated| stated != ranks) {
+            None => return Ok(Some(Named { key, rank, other_count: None })),
+            Some(1) if key != LOCAL_RANK[0] => {}
+            other_count => drop(other.get_or_insert(Named { key, rank, other_count })),
+        }
+    }
+    Ok(other)
 }
 
 fn first<const N: usize>(
@@ -106,6 +143,38 @@ mod tests {
             let error = local_ranks(env(&[("LOCAL_WORLD_SIZE", wrong)])).unwrap_err().to_string();
             assert_eq!(error, format!("LOCAL_WORLD_SIZE {wrong:?} is not a number of local ranks from 1 to 8192"));
         }
+    }
+
+    #[test]
+    fn of_launchers_that_start_each_other_the_one_of_the_ranks_is_believed() {
+        let named = |pairs: &[(&str, &str)]| rank_among(8, env(pairs)).unwrap();
+        let rank = |key, rank| Some(Named { key, rank, other_count: None });
+        let srun = [("SLURM_LOCALID", "0"), ("SLURM_NTASKS_PER_NODE", "1")];
+        assert_eq!(named(&srun), None, "srun has started torchrun");
+        let torchrun = [srun[0], srun[1], ("LOCAL_RANK", "5"), ("LOCAL_WORLD_SIZE", "8")];
+        assert_eq!(named(&torchrun), rank("LOCAL_RANK", 5));
+        assert_eq!(named(&[("SLURM_LOCALID", "3"), ("SLURM_NTASKS_PER_NODE", "8")]), rank("SLURM_LOCALID", 3));
+        assert_eq!(named(&[("OMPI_COMM_WORLD_LOCAL_RANK", "2")]), rank("OMPI_COMM_WORLD_LOCAL_RANK", 2));
+        assert_eq!(named(&[("LOCAL_RANK", "9")]), rank("LOCAL_RANK", 9), "the caller's matter");
+        let mixed =
+            [("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "2"), ("MPI_LOCALRANKID", "6"), ("MPI_LOCALNRANKS", "8")];
+        assert_eq!(named(&mixed), rank("MPI_LOCALRANKID", 6));
+        assert_eq!(named(&[("RANK", "7")]), None);
+    }
+
+    #[test]
+    fn another_number_of_ranks_than_expected_is_told() {
+        let named = |pairs: &[(&str, &str)]| rank_among(8, env(pairs)).unwrap().unwrap();
+        for (pairs, expected) in [
+            ([("LOCAL_RANK", "3"), ("LOCAL_WORLD_SIZE", "4")], ("LOCAL_RANK", 3, 4)),
+            ([("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1")], ("LOCAL_RANK", 0, 1)),
+            ([("SLURM_LOCALID", "1"), ("SLURM_NTASKS_PER_NODE", "2")], ("SLURM_LOCALID", 1, 2)),
+        ] {
+            let (key, rank, count) = expected;
+            assert_eq!(named(&pairs), Named { key, rank, other_count: Some(count) });
+        }
+        assert!(rank_among(8, env(&[("LOCAL_RANK", "99999999999")])).is_err());
+        assert!(rank_among(8, env(&[("LOCAL_RANK", "1"), ("LOCAL_WORLD_SIZE", "many")])).is_err());
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub enum Evidence {
     Override,
     /// The machine has a single node with CPUs.
     OnlyNode,
+    /// Its device plugin told kubelet.
+    Plugin,
 }
 
 /// What one source says of a device's place. Every field may be silent.
@@ -142,6 +144,7 @@ impl fmt::Display for Evidence {
             Self::Nvml => "NVML",
             Self::Override => "the operator's override",
             Self::OnlyNode => "the only node with cpus",
+            Self::Plugin => "its device plugin",
         })
     }
 }

@@ -30,7 +30,7 @@ pub const RANK_GPU_MEMS: &str = "OARLOCK_RANK_GPU_MEMS";
 pub const RANK_GPUS: &str = "OARLOCK_RANK_GPUS";
 
 /// How the ranks of a container were placed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RankEnv {
     /// The CPU map asked for, in words; empty where it is not known.
     pub cpu_map: String,

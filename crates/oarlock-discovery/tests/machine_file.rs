@@ -323,6 +323,7 @@ fn locality(nodes: Vec<u32>) -> impl Strategy<Value = Locality> {
         Evidence::Nvml,
         Evidence::Override,
         Evidence::OnlyNode,
+        Evidence::Plugin,
     ]);
     prop_oneof![
         (prop::sample::select(nodes), evidence).prop_map(|(node, from)| Locality::Node { node, from }),

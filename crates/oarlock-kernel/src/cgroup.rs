@@ -12,6 +12,9 @@ use crate::folder::{Filesystem, Folder, ReadError};
 
 pub use write::WriteError;
 
+/// The cgroups that a container may have below its own, as far as they are looked at.
+const MOST_BELOW: usize = 4096;
+
 /// Where a process is in each cgroup hierarchy (`cgroups(7)`). Paths are as the reader's cgroup namespace shows them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Membership {
@@ -157,6 +160,33 @@ impl Cgroup {
     /// The kernel refuses (`EOPNOTSUPP`) to list the processes of a threaded cgroup.
     pub fn processes(&self) -> Result<Option<Vec<u32>>, ReadError> {
         self.ids("cgroup.procs")
+    }
+
+    /// Its processes and those of all cgroups below it, in no order. A container may have made some, and may make them while
+    /// this reads: of more than 4,096 the rest is left out.
+    pub fn processes_below(&self) -> Result<Option<Vec<u32>>, ReadError> {
+        let Some(mut processes) = self.processes()? else { return Ok(None) };
+        let mut left: Vec<Folder> = self.children()?;
+        let mut seen = 0;
+        while let Some(folder) = left.pop() {
+            seen += 1;
+            let below = Self { folder };
+            // A threaded cgroup's processes are listed by the head of its subtree.
+            if seen > MOST_BELOW || below.kind()? == Some(CgroupType::Threaded) {
+                continue;
+            }
+            processes.extend(below.processes()?.unwrap_or_default());
+            left.extend(below.children()?);
+        }
+        Ok(Some(processes))
+    }
+
+    fn children(&self) -> Result<Vec<Folder>, ReadError> {
+        let mut children = Vec::new();
+        for name in self.folder.folders()? {
+            children.extend(self.folder.below(name.as_ref())?);
+        }
+        Ok(children)
     }
 
     /// `cgroup.threads`: its threads, likewise.

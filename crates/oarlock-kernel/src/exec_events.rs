@@ -34,9 +34,17 @@ pub enum ExecEvent {
     Exec {
         /// Its process id, as the host numbers it.
         pid: u32,
+        /// When, on the clock of [`now`].
+        at: Duration,
     },
     /// Events were lost: who needs them all looks at all processes now.
     Lost,
+}
+
+/// The time since the boot, without that in suspension (`CLOCK_MONOTONIC`), as events tell it.
+pub fn now() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
 /// Why there are no events to be had.
@@ -110,7 +118,7 @@ impl ExecEvents {
             match self.receive()? {
                 None => return Ok(None),
                 Some(Received::Lost) => return Ok(Some(ExecEvent::Lost)),
-                Some(Received::Message(Message::Exec { pid })) => return Ok(Some(ExecEvent::Exec { pid })),
+                Some(Received::Message(Message::Exec { pid, at })) => return Ok(Some(ExecEvent::Exec { pid, at })),
                 // Answers to whoever else listens come to all.
                 Some(Received::Message(Message::Answer { .. }) | Received::Nonsense) => {}
             }

@@ -40,6 +40,8 @@ gpu:
   migStrategy: mixed
   numaNodes: { '0000000F:07:00.0': 1 }
 numaNode: { enabled: false, slotsPerNode: 4 }
+nri: { enabled: false, socket: /run/nri.sock, index: '07' }
+containerCpuset: leave
 health: { probeInterval: 250ms, ignoredXids: [94, 63], recoverAfter: 1m 30s }
 ";
     let config = Config::parse(changed).unwrap();
@@ -76,6 +78,9 @@ fn wrong_values_are_refused_with_value_and_rule() {
         ("health: { probeInterval: 5 parsecs }", ["5 parsecs", "30s"]),
         ("health: { probeInterval: 0s }", ["probeInterval", "10ms"]),
         ("health: { hiccups: 0 }", ["hiccups is 0", "at least 1"]),
+        ("nri: { index: '7' }", ["nri.index is 7", "two digits"]),
+        ("nri: { socket: nri.sock }", ["nri.socket is nri.sock", "absolute"]),
+        ("containerCpuset: mine", ["mine", "leave"]),
         ("reservedCpus: 3-1", ["3-1", "reversed"]),
         ("kubeletRoot: kubelet", ["kubeletRoot is kubelet", "absolute"]),
         ("metricsAddress: localhost", ["socket address", "line 1"]),

@@ -3,7 +3,6 @@
 
 mod allocation;
 mod authority;
-mod contender;
 mod devices;
 mod folder;
 mod peers;

@@ -10,13 +10,14 @@ use super::Problem;
 use super::fields::{Fields, parse_text, wrong};
 
 /// The words for [`Evidence`] in captured files.
-pub(super) const EVIDENCE: [(&str, Evidence); 6] = [
+pub(super) const EVIDENCE: [(&str, Evidence); 7] = [
     ("numa_node", Evidence::NumaNode),
     ("local_cpus", Evidence::LocalCpus),
     ("bridge", Evidence::Bridge),
     ("nvml", Evidence::Nvml),
     ("override", Evidence::Override),
     ("only_node", Evidence::OnlyNode),
+    ("plugin", Evidence::Plugin),
 ];
 
 /// A GPU as the file states it.

@@ -8,6 +8,8 @@
 //! 52  process_pid, process_tgid                   of an execution; of an answer: its error number
 //! ```
 
+use std::time::Duration;
+
 /// The multicast group: bit `CN_IDX_PROC - 1`.
 pub(super) const GROUP: u32 = 1;
 /// `PROC_CN_MCAST_LISTEN` and `PROC_CN_MCAST_IGNORE`.
@@ -26,12 +28,13 @@ const NLMSG_DONE: u16 = 3;
 const REQUEST: usize = 40;
 const ACK: usize = 28;
 const WHAT: usize = 36;
+const WHEN: usize = 44;
 const EVENT: usize = 52;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Message {
-    /// A process executed a program.
-    Exec { pid: u32 },
+    /// A process executed a program, at this time since the boot.
+    Exec { pid: u32, at: Duration },
     /// What the kernel says to a request, to all who listen.
     Answer { to: u32, errno: u32 },
 }
@@ -47,7 +50,10 @@ impl Message {
         }
         match number(bytes, WHAT)? {
             // The thread that executes becomes the process's only one.
-            PROC_EVENT_EXEC => Some(Self::Exec { pid: number(bytes, EVENT + 4)? }),
+            PROC_EVENT_EXEC => {
+                let at = bytes.get(WHEN..WHEN + 8)?.try_into().ok().map(u64::from_ne_bytes)?;
+                Some(Self::Exec { pid: number(bytes, EVENT + 4)?, at: Duration::from_nanos(at) })
+            }
             // The kernel counts one up.
             PROC_EVENT_NONE => {
                 Some(Self::Answer { to: number(bytes, ACK)?.wrapping_sub(1), errno: number(bytes, EVENT)? })
@@ -110,7 +116,10 @@ mod tests {
     #[test]
     #[cfg(target_endian = "little")]
     fn an_execution_names_the_process_and_an_answer_whom_it_answers() {
-        assert_eq!(Message::parse(&bytes(EXEC)), Some(Message::Exec { pid: 0x6bae }));
+        assert_eq!(
+            Message::parse(&bytes(EXEC)),
+            Some(Message::Exec { pid: 0x6bae, at: Duration::from_nanos(0x0bc1_61f8_1186) })
+        );
         assert_eq!(Message::parse(&bytes(ANSWER)), Some(Message::Answer { to: 41, errno: 1 }));
         assert_eq!(Message::parse(&bytes(EXIT)), None);
     }

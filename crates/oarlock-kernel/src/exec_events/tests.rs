@@ -40,8 +40,8 @@ fn a_program_that_is_executed_is_told_by_its_process_id() {
     let Some(events) = subscribe(BUFFER) else { return };
     let first = run_true();
     let second = run_true();
-    read_until(&events, |event| event == ExecEvent::Exec { pid: first });
-    read_until(&events, |event| event == ExecEvent::Exec { pid: second });
+    read_until(&events, |event| matches!(event, ExecEvent::Exec { pid, .. } if pid == first));
+    read_until(&events, |event| matches!(event, ExecEvent::Exec { pid, at } if pid == second && at <= now()));
 }
 
 #[test]
@@ -54,7 +54,9 @@ fn events_that_have_no_room_are_told_to_be_lost_and_later_ones_come_again() {
     read_until(&events, |event| event == ExecEvent::Lost);
     while events.next().unwrap().is_some() {}
     let pid = run_true();
-    read_until(&events, |event| event == ExecEvent::Exec { pid } || event == ExecEvent::Lost);
+    read_until(&events, |event| {
+        matches!(event, ExecEvent::Exec { pid: who, .. } if who == pid) || event == ExecEvent::Lost
+    });
 }
 
 #[test]
@@ -69,7 +71,7 @@ fn nothing_but_executions_wakes_the_listener() {
     let mut executed = 0;
     while executed < 2 {
         match events.receive().unwrap() {
-            Some(Received::Message(Message::Exec { pid: who })) => executed += u32::from(who == pid),
+            Some(Received::Message(Message::Exec { pid: who, .. })) => executed += u32::from(who == pid),
             Some(Received::Message(Message::Answer { .. })) => {}
             Some(other) => panic!("{other:?} came through the filter"),
             None => events.wait(deadline.checked_duration_since(Instant::now()).unwrap()).unwrap(),

@@ -36,6 +36,9 @@ pub struct Entry {
     /// The CPUs that it has for itself; empty where it shares them all.
     #[serde(default)]
     pub exclusive: CpuSet,
+    /// Whether all others are kept off these, also those that did not ask for a place.
+    #[serde(default)]
+    pub alone: bool,
     /// Why each rank is where it is, in words.
     #[serde(default)]
     pub reasons: Vec<String>,

@@ -42,6 +42,7 @@ fn entry(id: &str) -> Entry {
         },
         before: Before { cpus: Some("0-15".parse().unwrap()), mems: None },
         exclusive: "8-11".parse().unwrap(),
+        alone: true,
         reasons: vec!["gpu 3 is on node 1".to_owned()],
         warnings: vec!["a\nb".to_owned()],
         unpinned: false,
@@ -103,7 +104,7 @@ fn an_entry_in_its_file_has_the_form_that_others_read() {
             {"cpus": "12-15", "mems": "1", "gpu_mems": "9", "gpus": [1]}]},
         "container": {"cpus": "8-15", "mems": "1", "gpu_mems": "9"},
         "before": {"cpus": "0-15", "mems": null},
-        "exclusive": "8-11", "reasons": ["gpu 3 is on node 1"], "warnings": ["a\nb"], "unpinned": false,
+        "exclusive": "8-11", "alone": true, "reasons": ["gpu 3 is on node 1"], "warnings": ["a\nb"], "unpinned": false,
     });
     assert_eq!(value, expected);
 }

@@ -7,13 +7,12 @@ use std::time::Duration;
 use oarlock_device_plugin::ResourceName;
 use oarlock_device_plugin::proto::v1beta1 as wire;
 use tokio::sync::watch;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint as Dialled};
 use tonic::{Request, Response, Status};
 use wire::device_plugin_client::DevicePluginClient;
 
-use super::{Endpoint, KubeletOptions, Reads, View};
+use super::{Endpoint, KubeletOptions, View};
 
 /// As long as kubelet waits for a plugin while it registers.
 const DIAL_BACK_WITHIN: Duration = Duration::from_secs(10);
@@ -78,19 +77,16 @@ impl wire::registration_server::Registration for Registry {
             known.endpoint = Some(endpoint.clone());
             known.connected = true;
         });
-        if self.options.reads == Reads::Never {
-            return Ok(Response::new(wire::Empty {}));
-        }
-        let (view, options) = (Arc::clone(&self.view), self.options.clone());
+        let (view, hangs_up) = (Arc::clone(&self.view), self.options.hangs_up);
         let alive = self.alive.clone();
-        tokio::spawn(async move { alive.run_until_cancelled(read_devices(view, resource, endpoint, options)).await });
+        tokio::spawn(async move { alive.run_until_cancelled(read_devices(view, resource, endpoint, hangs_up)).await });
         Ok(Response::new(wire::Empty {}))
     }
 }
 
-/// Reads lists until the stream ends or another registration takes its place, then calls every device unhealthy, and
-/// after the grace forgets them. There is no second try.
-async fn read_devices(view: Arc<watch::Sender<View>>, resource: String, endpoint: Endpoint, options: KubeletOptions) {
+/// Reads lists until the stream ends or another registration takes its place, then calls every device unhealthy. There
+/// is no second try.
+async fn read_devices(view: Arc<watch::Sender<View>>, resource: String, endpoint: Endpoint, hangs_up: bool) {
     let number = endpoint.number;
     let is_current = |view: &View| {
         view.resources.get(&resource).and_then(|known| known.endpoint.as_ref()).is_some_and(|e| e.number == number)
@@ -109,7 +105,7 @@ async fn read_devices(view: Arc<watch::Sender<View>>, resource: String, endpoint
                 }
                 current
             });
-            if options.reads == Reads::Once {
+            if hangs_up {
                 return;
             }
         }
@@ -118,9 +114,7 @@ async fn read_devices(view: Arc<watch::Sender<View>>, resource: String, endpoint
         () = reading => {}
         _ = replaced.wait_for(|view| !is_current(view)) => return,
     }
-    let mut registrations = 0;
-    let ended = view.send_if_modified(|view| {
-        registrations = view.registrations.len();
+    view.send_if_modified(|view| {
         let current = is_current(view);
         if current && let Some(known) = view.resources.get_mut(&resource) {
             known.connected = false;
@@ -131,12 +125,4 @@ async fn read_devices(view: Arc<watch::Sender<View>>, resource: String, endpoint
         }
         current
     });
-    if ended {
-        let anew =
-            |view: &View| view.registrations[registrations..].iter().any(|later| later.resource_name == resource);
-        let mut later = view.subscribe();
-        if timeout(options.grace, later.wait_for(anew)).await.is_err() {
-            view.send_modify(|view| drop(view.resources.remove(&resource)));
-        }
-    }
 }

@@ -1,0 +1,374 @@
+//! Ranks found and held: what the binder's thread does, a step at a time.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use oarlock_core::CpuSet;
+use oarlock_kernel::cgroup::Hierarchy;
+use oarlock_kernel::rank_cgroup::{RankCgroupError, Wall, rank_at};
+use oarlock_kernel::{Live, Proc, Process, ReadError, affinity};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::ward::{Finding, Oddity, Ward};
+
+/// How long one look over a container's processes may take; what is left is looked at the next time.
+const LONGEST_SWEEP: Duration = Duration::from_millis(50);
+/// Different things that are said of one container; a hostile one has no end of them.
+const MOST_SAID: usize = 16;
+
+/// What the binder has to tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// A rank is held.
+    Bound { id: String, rank: u32, pid: u32, how: How, took: Option<Duration> },
+    /// A rank's process has ended.
+    Ended { id: String, rank: u32 },
+    /// A container is no longer looked after.
+    Gone { id: String },
+    /// A rank is not held, and why; once for each reason.
+    Unbound { id: String, why: String },
+    /// The launcher starts another number of ranks than was planned.
+    OtherCount { id: String, stated: u32 },
+    /// Somebody else changed the wall of a rank, which was put back.
+    Drifted { id: String, rank: u32, what: String },
+    /// A rank bound itself to a part of its place. It is not fought.
+    BoundItself { id: String, rank: u32, cpus: CpuSet },
+    /// The container does not have what was planned: kubelet or somebody else gave it another cpuset.
+    Outside { id: String },
+}
+
+/// How a rank is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum How {
+    /// By a cgroup of its own: CPUs and memory, whatever it does.
+    Cgroup,
+    /// By the affinity of its threads: its memory is not enforced.
+    Affinity,
+}
+
+/// A ward, and what is known of its processes.
+#[derive(Debug)]
+struct State {
+    ward: Ward,
+    /// The process of each rank that is held.
+    bound: BTreeMap<u32, u32>,
+    /// Processes that were looked at and are no ranks.
+    others: BTreeSet<u32>,
+    said: BTreeSet<String>,
+    /// Whether its ranks are held by affinity, since it cannot have rank cgroups.
+    by_affinity: bool,
+}
+
+/// The binder without its thread.
+#[derive(Debug)]
+pub(crate) struct Binding {
+    proc: Proc,
+    hierarchy: Option<Hierarchy>,
+    wards: BTreeMap<String, State>,
+    /// The ward of each cgroup.
+    at: HashMap<String, String>,
+    tell: UnboundedSender<Told>,
+}
+
+impl Binding {
+    /// Opens `/proc` and the cgroup tree below `host_root`. Without cgroup v2 ranks are held by affinity.
+    pub(crate) fn open(host_root: &Path, tell: UnboundedSender<Told>) -> Result<Self, ReadError> {
+        let proc = Proc::open(&host_root.join("proc"))?;
+        let hierarchy = match Hierarchy::open(&host_root.join("sys/fs/cgroup")) {
+            Ok(hierarchy) => hierarchy,
+            Err(error) => {
+                tracing::warn!("no cgroup v2 tree, so that ranks are held by affinity only: {error}");
+                None
+            }
+        };
+        Ok(Self { proc, hierarchy, wards: BTreeMap::new(), at: HashMap::new(), tell })
+    }
+
+    /// Holds the ranks of this container from now on, or holds them to another plan.
+    pub(crate) fn keep(&mut self, ward: Ward) {
+        let id = ward.id.clone();
+        self.drop_ward(&id);
+        self.at.insert(ward.cgroup.clone(), id.clone());
+        let state = State {
+            ward,
+            bound: BTreeMap::new(),
+            others: BTreeSet::new(),
+            said: BTreeSet::new(),
+            by_affinity: self.hierarchy.is_none(),
+        };
+        self.wards.insert(id.clone(), state);
+        self.sweep(&id);
+        self.check(&id);
+    }
+
+    /// The container is gone, or is no longer to be held.
+    pub(crate) fn forget(&mut self, id: &str) {
+        if self.drop_ward(id) {
+            let _ = self.tell.send(Told::Gone { id: id.to_owned() });
+        }
+    }
+
+    fn drop_ward(&mut self, id: &str) -> bool {
+        let state = self.wards.remove(id);
+        state.is_some_and(|state| self.at.remove(&state.ward.cgroup).is_some())
+    }
+
+    /// A process has executed a program, so long ago.
+    pub(crate) fn executed(&mut self, pid: u32, age: impl Fn() -> Option<Duration>) {
+        if self.wards.is_empty() {
+            return;
+        }
+        let Some(process) = self.process(pid) else { return };
+        let Some(place) = place_of(&process) else { return };
+        let Some(id) = self.ward_at(&place) else { return };
+        self.look(&id, &process, &place, &age);
+    }
+
+    /// Looks at all processes of all wards. `all`: also at those that were no ranks the last time.
+    pub(crate) fn sweep_all(&mut self, all: bool) {
+        for id in self.wards.keys().cloned().collect::<Vec<_>>() {
+            if all && let Some(state) = self.wards.get_mut(&id) {
+                state.others.clear();
+            }
+            self.sweep(&id);
+        }
+    }
+
+    /// Looks at the processes of one ward.
+    fn sweep(&mut self, id: &str) {
+        let Some(cgroup) = self.wards.get(id).map(|state| state.ward.cgroup.clone()) else { return };
+        let Some(pids) = self.processes_in(&cgroup) else { return };
+        let began = Instant::now();
+        for &pid in &pids {
+            let Some(state) = self.wards.get(id) else { return };
+            if state.others.contains(&pid) || state.bound.values().any(|&bound| bound == pid) {
+                continue;
+            }
+            if began.elapsed() > LONGEST_SWEEP {
+                break;
+            }
+            if let Some(process) = self.process(pid)
+                && let Some(place) = place_of(&process)
+                && is_below(&place, &cgroup)
+            {
+                self.look(id, &process, &place, &|| None);
+            }
+        }
+        let Some(state) = self.wards.get_mut(id) else { return };
+        let here: BTreeSet<u32> = pids.into_iter().collect();
+        state.others.retain(|pid| here.contains(pid));
+        let ended: Vec<u32> =
+            state.bound.iter().filter(|(_, pid)| !here.contains(pid)).map(|(&rank, _)| rank).collect();
+        for rank in ended {
+            state.bound.remove(&rank);
+            let _ = self.tell.send(Told::Ended { id: id.to_owned(), rank });
+        }
+    }
+
+    /// The processes below a container's cgroup. Of one with sub-cgroups of its own, those in them too.
+    fn processes_in(&self, cgroup: &str) -> Option<Vec<u32>> {
+        let Some(hierarchy) = &self.hierarchy else {
+            let is_here = |pid: &u32| {
+                self.process(*pid).and_then(|process| place_of(&process)).is_some_and(|place| is_below(&place, cgroup))
+            };
+            return Some(self.proc.pids().ok()?.into_iter().filter(is_here).collect());
+        };
+        match hierarchy.cgroup(cgroup).and_then(|cgroup| cgroup.map_or(Ok(None), |cgroup| cgroup.processes_below())) {
+            Ok(pids) => pids,
+            Err(error) => {
+                tracing::debug!("cannot list the processes of a container: {error}");
+                None
+            }
+        }
+    }
+
+    fn process(&self, pid: u32) -> Option<Process> {
+        self.proc.process(pid).ok().flatten()
+    }
+
+    /// The ward whose cgroup this is, or is below.
+    fn ward_at(&self, place: &str) -> Option<String> {
+        let mut place = place;
+        loop {
+            if let Some(id) = self.at.get(place) {
+                return Some(id.clone());
+            }
+            place = place.rsplit_once('/').map(|(above, _)| above).filter(|above| !above.is_empty())?;
+        }
+    }
+
+    fn look(&mut self, id: &str, process: &Process, place: &str, age: &dyn Fn() -> Option<Duration>) {
+        let Some(state) = self.wards.get_mut(id) else { return };
+        let environ = match process.environ() {
+            Ok(Live::Here(environ)) => environ,
+            Ok(Live::Vanished) => return,
+            Err(error) => {
+                let why = format!("{:#}", anyhow::Error::new(error));
+                state.say(&self.tell, why);
+                return;
+            }
+        };
+        let text = |key: &str| environ.get(key).map(|value| String::from_utf8_lossy(value).into_owned());
+        match state.ward.find(process.pid(), text) {
+            Finding::NoRank => drop(state.others.insert(process.pid())),
+            Finding::Odd(oddity) => {
+                state.others.insert(process.pid());
+                if let Oddity::OtherCount { stated, .. } = oddity
+                    && state.has_room_for(&oddity.to_string())
+                {
+                    let _ = self.tell.send(Told::OtherCount { id: id.to_owned(), stated });
+                }
+                state.say(&self.tell, oddity.to_string());
+            }
+            Finding::Rank(rank) => self.bind(id, rank, process, place, age),
+        }
+    }
+
+    /// Holds a process as a rank.
+    fn bind(&mut self, id: &str, rank: u32, process: &Process, place: &str, age: &dyn Fn() -> Option<Duration>) {
+        let Some(state) = self.wards.get_mut(id) else { return };
+        let Some(wall) = state.ward.wall(rank) else {
+            state.others.insert(process.pid());
+            return;
+        };
+        let held_already = rank_at(&state.ward.cgroup, place) == Some(rank);
+        // What a rank starts has its environment and its cgroup.
+        if held_already && state.bound.get(&rank).is_some_and(|&pid| pid != process.pid()) {
+            state.others.insert(process.pid());
+            return;
+        }
+        let how = match self.hierarchy.as_ref().filter(|_| !state.by_affinity) {
+            Some(hierarchy) => match hold(hierarchy, &self.proc, &state.ward.cgroup, rank, &wall, process) {
+                Ok(Live::Here(())) => How::Cgroup,
+                Ok(Live::Vanished) => return,
+                Err(RankCgroupError::NotGiven { .. }) => {
+                    let _ = self.tell.send(Told::Outside { id: id.to_owned() });
+                    return;
+                }
+                Err(error @ RankCgroupError::CannotHold { .. }) => {
+                    state.by_affinity = true;
+                    let why = anyhow::Error::new(error);
+                    state.say(
+                        &self.tell,
+                        format!("ranks are held by affinity, and their memory is not enforced: {why:#}"),
+                    );
+                    How::Affinity
+                }
+                Err(error) => {
+                    let why = anyhow::Error::new(error);
+                    state.say(&self.tell, format!("rank {rank} is not held: {why:#}"));
+                    return;
+                }
+            },
+            None => How::Affinity,
+        };
+        if how == How::Affinity {
+            let Some(cpus) = &wall.cpus else {
+                state.say(&self.tell, format!("rank {rank} is not held: its memory can be enforced by a cgroup only"));
+                return;
+            };
+            match affinity::set_process(process, cpus) {
+                Ok(Live::Here(_)) => {}
+                Ok(Live::Vanished) => return,
+                Err(error) => {
+                    let why = anyhow::Error::new(error);
+                    state.say(&self.tell, format!("rank {rank} is not held: {why:#}"));
+                    return;
+                }
+            }
+        }
+        let pid = process.pid();
+        if state.bound.insert(rank, pid) != Some(pid) {
+            let took = if held_already { None } else { age() };
+            let _ = self.tell.send(Told::Bound { id: id.to_owned(), rank, pid, how, took });
+        }
+    }
+
+    /// Checks every rank of every ward against its plan.
+    pub(crate) fn check_all(&mut self) {
+        for id in self.wards.keys().cloned().collect::<Vec<_>>() {
+            self.check(&id);
+        }
+    }
+
+    /// Checks the ranks of a ward: a wall that somebody changed is put back, a rank that bound itself is told.
+    pub(crate) fn check(&mut self, id: &str) {
+        let Some(state) = self.wards.get_mut(id) else { return };
+        for (&rank, &pid) in &state.bound.clone() {
+            let Some(wall) = state.ward.wall(rank) else { continue };
+            if let Some(hierarchy) = self.hierarchy.as_ref().filter(|_| !state.by_affinity) {
+                match mend(hierarchy, &state.ward.cgroup, rank, &wall) {
+                    Ok(None) => {}
+                    Ok(Some(what)) => {
+                        let _ = self.tell.send(Told::Drifted { id: id.to_owned(), rank, what });
+                    }
+                    Err(RankCgroupError::NotGiven { .. }) => {
+                        let _ = self.tell.send(Told::Outside { id: id.to_owned() });
+                        return;
+                    }
+                    Err(error) => {
+                        let why = anyhow::Error::new(error);
+                        state.say(&self.tell, format!("rank {rank} cannot be checked: {why:#}"));
+                    }
+                }
+            }
+            let status = self.proc.process(pid).ok().flatten().and_then(|process| process.status().ok()?.here());
+            if let (Some(has), Some(cpus)) = (status.and_then(|status| status.cpus_allowed), &wall.cpus)
+                && has != *cpus
+                && has.is_subset(cpus)
+                && state.has_room_for(&format!("itself {rank} {has}"))
+            {
+                state.said.insert(format!("itself {rank} {has}"));
+                let _ = self.tell.send(Told::BoundItself { id: id.to_owned(), rank, cpus: has });
+            }
+        }
+    }
+}
+
+impl State {
+    fn has_room_for(&self, what: &str) -> bool {
+        self.said.len() < MOST_SAID && !self.said.contains(what)
+    }
+
+    /// Tells why a rank is not held, once.
+    fn say(&mut self, tell: &UnboundedSender<Told>, why: String) {
+        if self.has_room_for(&why) {
+            self.said.insert(why.clone());
+            let _ = tell.send(Told::Unbound { id: self.ward.id.clone(), why });
+        }
+    }
+}
+
+fn hold(
+    hierarchy: &Hierarchy,
+    proc: &Proc,
+    cgroup: &str,
+    rank: u32,
+    wall: &Wall,
+    process: &Process,
+) -> Result<Live<()>, RankCgroupError> {
+    let Some(ranks) = hierarchy.ranks_of(cgroup)? else { return Ok(Live::Vanished) };
+    match ranks.hold(rank, wall)? {
+        Live::Here(_) => ranks.take(rank, process, proc),
+        Live::Vanished => Ok(Live::Vanished),
+    }
+}
+
+/// Puts the wall of a rank back; says what was there instead.
+fn mend(hierarchy: &Hierarchy, cgroup: &str, rank: u32, wall: &Wall) -> Result<Option<String>, RankCgroupError> {
+    let Some(ranks) = hierarchy.ranks_of(cgroup)? else { return Ok(None) };
+    let Some(there) = ranks.rank(rank)? else { return Ok(None) };
+    let (cpus, mems) = (there.cpus()?.unwrap_or_default(), there.mems()?.unwrap_or_default());
+    ranks.hold(rank, wall)?;
+    let wanted = (wall.cpus.clone().unwrap_or_default(), wall.mems.clone().unwrap_or_default());
+    Ok(((&cpus, &mems) != (&wanted.0, &wanted.1)).then(|| format!("cpus \"{cpus}\" and memory \"{mems}\"")))
+}
+
+fn place_of(process: &Process) -> Option<String> {
+    process.cgroup().ok()?.here()??.unified
+}
+
+fn is_below(place: &str, cgroup: &str) -> bool {
+    place.strip_prefix(cgroup).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}

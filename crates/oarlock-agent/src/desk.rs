@@ -1,0 +1,706 @@
+//! The desk: what the runtime tells of its containers comes in here, what becomes of them goes out. It owns what is known of
+//! every container of the host.
+//!
+//! All answers come from memory and the ledger folder, and nothing here waits: what a pod holds was asked for when its sandbox
+//! was made, and is handed in as far as it is known by then.
+
+mod known;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use oarlock_core::ledger::{Holding, Ledger};
+use oarlock_core::request::PREFIX;
+use oarlock_core::{CpuSet, Refusal};
+use oarlock_device_plugin::allocate::NUMA_NODES;
+use oarlock_device_plugin::pod_resources::ContainerHoldings;
+use oarlock_kernel::ledger::{LedgerError, LedgerFolder, Pod, Reader, Source};
+use oarlock_nri::proto::{
+    Container, ContainerAdjustment, ContainerState, ContainerUpdate, KeyValue, LinuxContainerAdjustment,
+    LinuxResources, PodSandbox,
+};
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::binder::{Order, Ward};
+use crate::cgroups::{self, Cgroups};
+use crate::config::ContainerCpuset;
+use crate::place::{Ask, Decision, Knowledge, Placement, decide, held};
+use crate::tell::{Notice, What};
+use known::{Known, Stage, change, cpuset, memory_limit, pod_of, sets};
+
+/// Another process plans or writes for so long at most; past that the container goes on without an entry.
+const LEDGER_PATIENCE: Duration = Duration::from_millis(200);
+/// A container whose plan does not fit so many times is left alone.
+const MOST_REPLANS: u32 = 8;
+/// Creations that failed are remembered for so many containers.
+const MOST_FAILED: usize = 1024;
+
+/// What the desk sends out besides its answers.
+#[derive(Debug, Clone)]
+pub(crate) struct Outlets {
+    /// For the binder.
+    pub(crate) orders: UnboundedSender<Order>,
+    /// For people.
+    pub(crate) notices: UnboundedSender<Notice>,
+    /// For the runtime: changes to containers that no event is about.
+    pub(crate) changes: UnboundedSender<ContainerUpdate>,
+}
+
+/// What does not change while the agent runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Rules {
+    /// CPUs that the system keeps.
+    pub(crate) reserved: CpuSet,
+    /// Whose the cpuset of a container is.
+    pub(crate) container_cpuset: ContainerCpuset,
+    /// The folder of the ledger.
+    pub(crate) run_dir: PathBuf,
+    /// This boot.
+    pub(crate) boot: String,
+}
+
+/// The desk.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    rules: Rules,
+    ledger: LedgerFolder,
+    cgroups: Cgroups,
+    out: Outlets,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    knowledge: Arc<Knowledge>,
+    reader: Reader,
+    /// By the id of the sandbox.
+    pods: HashMap<String, PodKnown>,
+    containers: BTreeMap<String, Known>,
+    /// Containers that the runtime failed to create with a cpuset of ours, by the pod's uid and their name.
+    failed: BTreeSet<(String, String)>,
+}
+
+/// A pod, and what kubelet says that its containers hold; `None` where it does not say.
+#[derive(Debug, Clone)]
+struct PodKnown {
+    pod: Pod,
+    annotations: BTreeMap<String, String>,
+    parent: String,
+    word: Option<Arc<Vec<ContainerHoldings>>>,
+}
+
+/// The place of a rank, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RankPlace {
+    pub(crate) pod: Pod,
+    pub(crate) container: String,
+    /// Its CPUs; empty where they are not held.
+    pub(crate) cpus: String,
+    /// Its memory nodes; empty where they are not held.
+    pub(crate) mems: String,
+    /// How many ranks of its container are to be held.
+    pub(crate) of: usize,
+}
+
+/// What becomes of a container that is being created.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct Created {
+    pub(crate) adjust: Option<ContainerAdjustment>,
+    /// Changes to others.
+    pub(crate) update: Vec<ContainerUpdate>,
+}
+
+impl Desk {
+    /// A desk that knows nothing yet. The ledger folder may hold more already.
+    pub(crate) fn new(rules: Rules, knowledge: Knowledge, cgroups: Cgroups, out: Outlets) -> Self {
+        let ledger = LedgerFolder::in_run_dir(&rules.run_dir);
+        let state = State {
+            knowledge: Arc::new(knowledge),
+            reader: ledger.reader(rules.boot.clone()),
+            pods: HashMap::new(),
+            containers: BTreeMap::new(),
+            failed: BTreeSet::new(),
+        };
+        Self { rules, ledger, cgroups, out, state: Mutex::new(state) }
+    }
+
+    /// The machine is known better now. Containers that have a place keep it.
+    pub(crate) fn learn(&self, knowledge: Knowledge) {
+        self.state().knowledge = Arc::new(knowledge);
+    }
+
+    /// A pod is there.
+    pub(crate) fn pod(&self, pod: &PodSandbox) {
+        let mut state = self.state();
+        let word = state.pods.get(&pod.id).and_then(|known| known.word.clone());
+        state.pods.insert(pod.id.clone(), PodKnown::new(pod, word));
+    }
+
+    /// What kubelet says that the containers of a pod hold.
+    pub(crate) fn word(&self, sandbox: &str, word: Arc<Vec<ContainerHoldings>>) {
+        if let Some(pod) = self.state().pods.get_mut(sandbox) {
+            pod.word = Some(word);
+        }
+    }
+
+    /// A pod is gone.
+    pub(crate) fn pod_gone(&self, sandbox: &str) {
+        let mut state = self.state();
+        if let Some(pod) = state.pods.remove(sandbox) {
+            state.failed.retain(|(uid, _)| *uid != pod.pod.uid);
+        }
+    }
+
+    /// Whether a container may get a place: only then its pod's word is worth waiting for.
+    pub(crate) fn concerns_us(pod: &PodSandbox, container: &Container) -> bool {
+        let is_node = |entry: &String| entry.split_once('=').is_some_and(|(name, _)| name == NUMA_NODES);
+        pod.annotations.keys().any(|key| key.starts_with(PREFIX)) || container.env.iter().any(is_node)
+    }
+
+    /// A container is being created. An error is why it is not to be.
+    pub(crate) fn create(&self, pod: &PodSandbox, container: &Container) -> Result<Created, Refusal> {
+        let mut state = self.state();
+        let state = &mut *state;
+        state.pods.entry(pod.id.clone()).or_insert_with(|| PodKnown::new(pod, None));
+        let mut known = Known::new(container);
+        let key = (pod.uid.clone(), known.name.clone());
+        known.leave_cpuset = self.rules.container_cpuset == ContainerCpuset::Leave || state.failed.contains(&key);
+        let decision = if Self::concerns_us(pod, container) { self.decide(state, &known) } else { Decision::Leave };
+        let mut created = Created::default();
+        match decision {
+            Decision::Leave => {}
+            Decision::Unbound(refusal) => self.notice(state, &known, What::RanksUnbound, refusal.to_string()),
+            Decision::Refuse(refusal) => {
+                self.notice(state, &known, What::BindingRefused, refusal.to_string());
+                return Err(refusal);
+            }
+            Decision::Place(placement) => known.placement = Some(*placement),
+        }
+        let alone = known.placement.as_ref().is_some_and(|placement| placement.alone);
+        if known.placement.is_none() {
+            known.kept_to = state.kept_to(&known);
+        }
+        let (cpus, mems) = known.sets();
+        if known.placement.is_some() || cpus.is_some() {
+            created.adjust = Some(adjustment(&known, cpus.as_ref(), mems.as_ref()));
+        }
+        self.write(state, &known);
+        let id = known.id.clone();
+        state.containers.insert(id.clone(), known);
+        if alone {
+            created.update = self.make_room(state, &id);
+        }
+        Ok(created)
+    }
+
+    /// A container has been made.
+    pub(crate) fn made(&self, id: &str) {
+        let mut state = self.state();
+        let state = &mut *state;
+        let Some(known) = state.containers.get_mut(id) else { return };
+        known.stage = known.stage.max(Stage::Made);
+        let known = known.clone();
+        let key = (state.uid_of(&known), known.name);
+        state.failed.remove(&key);
+    }
+
+    /// A container has started: its ranks are held from now on.
+    pub(crate) fn started(&self, container: &Container) {
+        let mut state = self.state();
+        let state = &mut *state;
+        let Some(known) = state.containers.get_mut(&container.id) else { return };
+        self.find(known, container);
+        known.stage = Stage::Running;
+        let known = known.clone();
+        if known.placement.is_some() {
+            self.write(state, &known);
+            self.keep(&known);
+        }
+    }
+
+    /// A container's resources are about to change to these: what they are to be instead, and changes to others.
+    pub(crate) fn update(&self, container: &Container, resources: &LinuxResources) -> Vec<ContainerUpdate> {
+        let mut state = self.state();
+        let state = &mut *state;
+        let Some(mut known) = state.containers.get(&container.id).cloned() else { return Vec::new() };
+        let asked = sets(resources);
+        let is_new = (asked.cpus.is_some() && asked.cpus != known.given.cpus)
+            || (asked.mems.is_some() && asked.mems != known.given.mems);
+        known.given.cpus = asked.cpus.or(known.given.cpus);
+        known.given.mems = asked.mems.or(known.given.mems);
+        known.memory_limit = memory_limit(resources).or(known.memory_limit);
+        if known.unpinned {
+            state.containers.insert(known.id.clone(), known);
+            return Vec::new();
+        }
+        if is_new && known.placement.is_some() {
+            self.place_again(state, &mut known);
+        } else if known.placement.is_none() {
+            known.kept_to = state.kept_to(&known);
+        }
+        let mut change = known.change();
+        // The runtime takes the answer's resources in place of those asked for, and merges what is not in it.
+        if let Some(change) = &mut change {
+            change.ignore_failure = false;
+        }
+        self.write(state, &known);
+        state.containers.insert(known.id.clone(), known);
+        change.into_iter().collect()
+    }
+
+    /// A container's resources have changed: its ranks are held to what they are to be now.
+    pub(crate) fn updated(&self, id: &str) {
+        let state = self.state();
+        if let Some(known) =
+            state.containers.get(id).filter(|known| known.placement.is_some() && known.stage == Stage::Running)
+        {
+            self.keep(known);
+        }
+    }
+
+    /// A container has stopped, also one that the runtime failed to make: then it may be made again without a cpuset of ours,
+    /// which another plugin may own. Returns changes to others.
+    pub(crate) fn stopped(&self, id: &str) -> Vec<ContainerUpdate> {
+        let mut state = self.state();
+        let state = &mut *state;
+        let Some(known) = state.containers.remove(id) else { return Vec::new() };
+        if known.stage == Stage::Asked && known.sets() != (None, None) && state.failed.len() < MOST_FAILED {
+            state.failed.insert((state.uid_of(&known), known.name.clone()));
+        }
+        let Some(placement) = known.placement else { return Vec::new() };
+        self.order(Order::Forget(id.to_owned()));
+        self.erase(id);
+        if placement.alone { Self::give_back(state) } else { Vec::new() }
+    }
+
+    /// A container is removed, one that stopped as a rule.
+    pub(crate) fn removed(&self, id: &str) {
+        for change in self.stopped(id) {
+            self.send(Some(change));
+        }
+    }
+
+    /// All that there is, after a connection: what the ledger knows keeps its place. Returns the containers that ask for a
+    /// place and have none, since they were made while nobody was here.
+    pub(crate) fn synchronize(&self, pods: &[PodSandbox], containers: &[Container]) -> Vec<(PodSandbox, Container)> {
+        let mut state = self.state();
+        let state = &mut *state;
+        let words: HashMap<String, Arc<Vec<ContainerHoldings>>> =
+            state.pods.iter().filter_map(|(id, pod)| Some((id.clone(), pod.word.clone()?))).collect();
+        state.pods = pods.iter().map(|pod| (pod.id.clone(), PodKnown::new(pod, words.get(&pod.id).cloned()))).collect();
+        let before = std::mem::take(&mut state.containers);
+        let mut without = Vec::new();
+        let entries: BTreeMap<String, oarlock_kernel::ledger::Entry> = match state.reader.read() {
+            Ok(contents) => {
+                for (id, fault) in contents.faults() {
+                    tracing::warn!(container = id, "{fault}");
+                }
+                let stale = contents.stale().map(str::to_owned).chain(contents.faults().map(|(id, _)| id.to_owned()));
+                let gone = contents.entries().filter(|entry| entry.source == Source::Nri).map(|entry| entry.id.clone());
+                let gone = gone.filter(|id| containers.iter().all(|container| container.id != *id));
+                let gone: Vec<String> = stale.chain(gone).collect();
+                let entries = contents.entries().map(|entry| (entry.id.clone(), entry.clone())).collect();
+                for id in gone {
+                    self.erase(&id);
+                }
+                entries
+            }
+            Err(error) => {
+                tracing::warn!("{:#}", anyhow::Error::new(error));
+                BTreeMap::new()
+            }
+        };
+        for id in before.keys().filter(|id| containers.iter().all(|container| container.id != **id)) {
+            self.order(Order::Forget(id.clone()));
+        }
+        for container in containers {
+            let runs = matches!(container.state(), ContainerState::ContainerRunning | ContainerState::ContainerPaused);
+            let mut known = Known::new(container);
+            known.stage = if runs { Stage::Running } else { Stage::Made };
+            if let Some(old) = before.get(&known.id) {
+                known = Known { env: known.env, ..old.clone() };
+                known.stage = known.stage.max(if runs { Stage::Running } else { Stage::Made });
+            } else if let Some(entry) = entries.get(&known.id) {
+                known.restore(entry);
+            }
+            if container.state() == ContainerState::ContainerStopped {
+                continue;
+            }
+            self.find(&mut known, container);
+            if known.placement.is_some() {
+                self.write(state, &known);
+                if known.stage == Stage::Running && !known.unpinned {
+                    self.keep(&known);
+                }
+            } else if let Some(pod) = pods.iter().find(|pod| pod.id == known.sandbox)
+                && Self::concerns_us(pod, container)
+            {
+                without.push((pod.clone(), container.clone()));
+            }
+            state.containers.insert(known.id.clone(), known);
+        }
+        without
+    }
+
+    /// Gives a container that exists already the place that it asks for. Its environment stays as it is.
+    pub(crate) fn repair(&self, id: &str) {
+        let mut state = self.state();
+        let state = &mut *state;
+        let Some(mut known) = state.containers.get(id).cloned() else { return };
+        if known.placement.is_some() || known.unpinned {
+            return;
+        }
+        match self.decide(state, &known) {
+            Decision::Leave => return,
+            // It runs already: it is not killed for a place that it cannot have.
+            Decision::Unbound(refusal) | Decision::Refuse(refusal) => {
+                self.notice(state, &known, What::RanksUnbound, refusal.to_string());
+                return;
+            }
+            Decision::Place(placement) => known.placement = Some(*placement),
+        }
+        self.write(state, &known);
+        self.send(known.change());
+        if known.stage == Stage::Running {
+            self.keep(&known);
+        }
+        let alone = known.placement.as_ref().is_some_and(|placement| placement.alone);
+        state.containers.insert(known.id.clone(), known);
+        if alone {
+            for change in self.make_room(state, id) {
+                self.send(Some(change));
+            }
+        }
+    }
+
+    /// The binder found that a container has not what was planned, or has another number of ranks: it is planned anew, within
+    /// what it has.
+    pub(crate) fn replan(&self, id: &str, stated: Option<u32>) {
+        let mut state = self.state();
+        let state = &mut *state;
+        let Some(mut known) = state.containers.get(id).cloned() else { return };
+        known.replans += 1;
+        if known.replans > MOST_REPLANS || known.placement.is_none() {
+            return;
+        }
+        if known.replans == MOST_REPLANS {
+            self.notice(
+                state,
+                &known,
+                What::RanksUnbound,
+                "its plan did not fit again and again: it is left alone".to_owned(),
+            );
+            self.order(Order::Forget(id.to_owned()));
+        } else if stated.is_some() {
+            known.stated = stated;
+            self.place_again(state, &mut known);
+            let fits = known.placement.as_ref().is_some_and(|place| Some(place.ranks.ranks.len() as u32) == stated);
+            // Where the pod states a number itself, the plan is the same as before.
+            if fits {
+                self.send(known.change());
+                self.keep(&known);
+            }
+        } else if let Some((cpus, mems)) = known.cgroup.as_deref().map(|cgroup| self.cgroups.in_effect(cgroup)) {
+            known.given.cpus = cpus.or(known.given.cpus);
+            known.given.mems = mems.or(known.given.mems);
+            self.place_again(state, &mut known);
+            self.keep(&known);
+        }
+        self.write(state, &known);
+        state.containers.insert(known.id.clone(), known);
+    }
+
+    /// Tells about a container, where it is known.
+    pub(crate) fn tell(&self, id: &str, what: What, words: String) {
+        let state = self.state();
+        if let Some(known) = state.containers.get(id) {
+            self.notice(&state, known, what, words);
+        }
+    }
+
+    /// The place of a rank, in words.
+    pub(crate) fn place_of(&self, id: &str, rank: u32) -> Option<RankPlace> {
+        let state = self.state();
+        let known = state.containers.get(id)?;
+        let ranks = &known.placement.as_ref()?.ranks;
+        let entry = ranks.ranks.get(rank as usize)?;
+        Some(RankPlace {
+            pod: state.pods.get(&known.sandbox)?.pod.clone(),
+            container: known.name.clone(),
+            cpus: entry.cpus.as_ref().map(ToString::to_string).unwrap_or_default(),
+            mems: entry.wall(ranks.mem_policy).map(|mems| mems.to_string()).unwrap_or_default(),
+            of: ranks.ranks.iter().filter(|rank| rank.cpus.is_some() || rank.wall(ranks.mem_policy).is_some()).count(),
+        })
+    }
+
+    /// Notes a container that is created without an answer of ours.
+    pub(crate) fn note(&self, container: &Container) {
+        self.state().containers.insert(container.id.clone(), Known::new(container));
+    }
+
+    /// Containers that were unpinned by hand are left alone from now on.
+    pub(crate) fn heed_unpinned(&self) {
+        let mut state = self.state();
+        let state = &mut *state;
+        let Ok(contents) = state.reader.read() else { return };
+        for entry in contents.entries().filter(|entry| entry.unpinned) {
+            if let Some(known) = state.containers.get_mut(&entry.id).filter(|known| !known.unpinned) {
+                known.unpinned = true;
+                self.order(Order::Forget(entry.id.clone()));
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn decide(&self, state: &mut State, known: &Known) -> Decision {
+        let ledger = state.holdings(&known.id);
+        let Some(pod) = state.pods.get(&known.sandbox) else { return Decision::Leave };
+        let word = pod.word.as_deref();
+        let own = word.and_then(|word| word.iter().find(|held| held.container == known.name));
+        // kubelet lists all containers of a pod but init containers that end before the others start.
+        let named = pod.annotations.contains_key(&format!("{PREFIX}containers"));
+        if word.is_some_and(|word| !word.is_empty()) && own.is_none() && !named {
+            return Decision::Leave;
+        }
+        let knowledge = Arc::clone(&state.knowledge);
+        let variables = known.variables();
+        let annotations = known.annotations.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        let devices = own.map(|own| own.devices.as_slice());
+        let held = held(&knowledge, devices, &|key| variables.get(key).copied(), annotations);
+        let others_hold_gpus = word.is_some_and(|word| {
+            let others = word.iter().filter(|other| other.container != known.name);
+            others.flat_map(|other| &other.devices).any(|devices| knowledge.is_gpu(&devices.resource))
+        });
+        let parent = cgroups::path(&pod.parent);
+        let ask = Ask {
+            annotations: &pod.annotations,
+            name: &known.name,
+            env: &variables,
+            held: &held,
+            others_hold_gpus,
+            stated_ranks: known.stated,
+            cpus: known.given.cpus.clone(),
+            mems: known.given.mems.clone(),
+            within: if pod.parent.is_empty() { (None, None) } else { self.cgroups.in_effect(&parent) },
+            memory_limit: known.memory_limit,
+            reserved: &self.rules.reserved,
+        };
+        decide(&knowledge.machine, &ledger, &ask)
+    }
+
+    /// Plans a container that has a place anew. One that can have none any more keeps its ranks where they are, as far as the
+    /// kernel lets them.
+    fn place_again(&self, state: &mut State, known: &mut Known) {
+        match self.decide(state, known) {
+            Decision::Place(placement) => known.placement = Some(*placement),
+            Decision::Leave => {}
+            Decision::Unbound(refusal) | Decision::Refuse(refusal) => {
+                self.notice(state, known, What::RanksUnbound, refusal.to_string());
+                self.order(Order::Forget(known.id.clone()));
+                known.placement = None;
+                self.erase(&known.id);
+            }
+        }
+    }
+
+    /// Moves all others off the CPUs that a container has for itself.
+    fn make_room(&self, state: &mut State, holder: &str) -> Vec<ContainerUpdate> {
+        let ids: Vec<String> = state.containers.keys().filter(|id| *id != holder).cloned().collect();
+        let mut changes = Vec::new();
+        for id in ids {
+            let Some(mut known) = state.containers.get(&id).cloned() else { continue };
+            let taken = state.taken_from(&known);
+            let has =
+                known.sets().0.or_else(|| known.given.cpus.clone()).unwrap_or_else(|| state.knowledge.machine.cpus());
+            if known.unpinned || !has.intersects(&taken) {
+                continue;
+            }
+            if known.placement.is_some() {
+                self.place_again(state, &mut known);
+                if known.stage == Stage::Running {
+                    self.keep(&known);
+                }
+                self.write(state, &known);
+            } else {
+                known.kept_to = state.kept_to(&known);
+            }
+            changes.extend(known.change());
+            state.containers.insert(id, known);
+        }
+        changes
+    }
+
+    /// Gives others back what a container had for itself.
+    fn give_back(state: &mut State) -> Vec<ContainerUpdate> {
+        let mut changes = Vec::new();
+        for id in state.containers.keys().cloned().collect::<Vec<_>>() {
+            let Some(mut known) = state.containers.get(&id).cloned() else { continue };
+            if known.placement.is_some() || known.kept_to.is_none() {
+                continue;
+            }
+            let kept_to = state.kept_to(&known);
+            if kept_to == known.kept_to {
+                continue;
+            }
+            known.kept_to = kept_to;
+            // An empty set is no change: what was not set before gets all.
+            let all = || known.given.cpus.clone().unwrap_or_else(|| state.knowledge.machine.cpus());
+            let cpus = known.kept_to.clone().unwrap_or_else(all);
+            changes.extend(change(&id, Some(&cpus), None));
+            state.containers.insert(id, known);
+        }
+        changes
+    }
+
+    /// Where its processes are: from the process itself, else from what the runtime was told.
+    fn find(&self, known: &mut Known, container: &Container) {
+        if container.pid != 0 {
+            known.init = Some(container.pid);
+            if let Some(cgroup) = self.cgroups.of_process(container.pid) {
+                known.cgroup = Some(rank_free(cgroup));
+            }
+        }
+        if known.cgroup.is_none() {
+            let path = container.linux.as_ref().map(|linux| linux.cgroups_path.as_str()).unwrap_or_default();
+            known.cgroup = (!path.is_empty()).then(|| cgroups::path(path));
+        }
+    }
+
+    fn keep(&self, known: &Known) {
+        let (Some(placement), Some(cgroup)) = (&known.placement, &known.cgroup) else { return };
+        if known.unpinned || placement.ranks.ranks.is_empty() {
+            return;
+        }
+        self.order(Order::Keep(Box::new(Ward {
+            id: known.id.clone(),
+            cgroup: cgroup.clone(),
+            init: known.init,
+            ranks: placement.ranks.clone(),
+        })));
+    }
+
+    fn order(&self, order: Order) {
+        drop(self.out.orders.send(order));
+    }
+
+    fn send(&self, change: Option<ContainerUpdate>) {
+        if let Some(change) = change {
+            drop(self.out.changes.send(change));
+        }
+    }
+
+    fn notice(&self, state: &State, known: &Known, what: What, words: String) {
+        let pod = state.pods.get(&known.sandbox).map(|pod| pod.pod.clone());
+        let pod = pod.unwrap_or_else(|| Pod { namespace: String::new(), name: String::new(), uid: String::new() });
+        drop(self.out.notices.send(Notice { pod, container: known.name.clone(), what, words }));
+    }
+
+    /// Writes the entry of a container that has a place.
+    fn write(&self, state: &State, known: &Known) {
+        let Some(pod) = state.pods.get(&known.sandbox) else { return };
+        let Some(entry) = known.entry(pod.pod.clone(), &self.rules.boot) else { return };
+        let written = self.ledger.lock(LEDGER_PATIENCE).and_then(|locked| locked.put(&entry));
+        complain(written);
+    }
+
+    fn erase(&self, id: &str) {
+        let erased = self.ledger.lock(LEDGER_PATIENCE).and_then(|locked| locked.remove(id));
+        complain(erased.map(drop));
+    }
+}
+
+/// The ledger is a cache: a container does not wait for it.
+fn complain(done: Result<(), LedgerError>) {
+    if let Err(error) = done {
+        tracing::warn!("{:#}", anyhow::Error::new(error));
+    }
+}
+
+/// A first process that is itself a rank is in a rank cgroup of its container.
+fn rank_free(cgroup: String) -> String {
+    match cgroup.rsplit_once('/') {
+        Some((container, name)) if name.starts_with(oarlock_kernel::rank_cgroup::PREFIX) => container.to_owned(),
+        _ => cgroup,
+    }
+}
+
+impl PodKnown {
+    fn new(pod: &PodSandbox, word: Option<Arc<Vec<ContainerHoldings>>>) -> Self {
+        Self {
+            pod: pod_of(pod),
+            annotations: pod.annotations.clone().into_iter().collect(),
+            parent: pod.linux.as_ref().map(|linux| linux.cgroup_parent.clone()).unwrap_or_default(),
+            word,
+        }
+    }
+}
+
+impl State {
+    fn uid_of(&self, known: &Known) -> String {
+        self.pods.get(&known.sandbox).map(|pod| pod.pod.uid.clone()).unwrap_or_default()
+    }
+
+    /// Who holds CPUs for itself, without this container.
+    fn holdings(&mut self, without: &str) -> Ledger {
+        let mut holdings = Vec::new();
+        for known in self.containers.values().filter(|known| known.id != without && !known.unpinned) {
+            let Some(placement) = known.placement.as_ref().filter(|placement| !placement.exclusive.is_empty()) else {
+                continue;
+            };
+            let pod = self.pods.get(&known.sandbox).map(|pod| &pod.pod);
+            let pod = pod.map_or_else(String::new, |pod| format!("{}/{}", pod.namespace, pod.name));
+            holdings.push(Holding { holder: format!("{pod}/{}", known.name), cpus: placement.exclusive.clone() });
+        }
+        // What the hook placed the runtime does not tell.
+        if let Ok(contents) = self.reader.read() {
+            let hooks = contents.entries().filter(|entry| entry.source == Source::Hook && !entry.unpinned);
+            let hooks = hooks.filter(|entry| entry.id != without && !self.containers.contains_key(&entry.id));
+            holdings.extend(hooks.filter(|entry| !entry.exclusive.is_empty()).map(|entry| Holding {
+                holder: format!("{}/{}/{}", entry.pod.namespace, entry.pod.name, entry.name),
+                cpus: entry.exclusive.clone(),
+            }));
+        }
+        Ledger { holdings }
+    }
+
+    /// The CPUs that others have alone.
+    fn taken_from(&self, known: &Known) -> CpuSet {
+        let others = self.containers.values().filter(|other| other.id != known.id && !other.unpinned);
+        let alone =
+            others.filter_map(|other| other.placement.as_ref()).filter(|placement: &&Placement| placement.alone);
+        alone.fold(CpuSet::new(), |all, placement| all.union(&placement.exclusive))
+    }
+
+    /// What is left to a container without a place, while others have CPUs alone; `None` where all is left, and where nothing
+    /// would be.
+    fn kept_to(&self, known: &Known) -> Option<CpuSet> {
+        let taken = self.taken_from(known);
+        let has = known.given.cpus.clone().unwrap_or_else(|| self.knowledge.machine.cpus());
+        let left = has.difference(&taken);
+        (left != has && !left.is_empty()).then_some(left)
+    }
+}
+
+/// What is changed in a container that is being created.
+fn adjustment(known: &Known, cpus: Option<&CpuSet>, mems: Option<&oarlock_core::NodeSet>) -> ContainerAdjustment {
+    let mut env = Vec::new();
+    if let Some(placement) = &known.placement {
+        let variable = |(key, value): (&str, String)| KeyValue { key: key.to_owned(), value };
+        if !placement.ranks.ranks.is_empty() {
+            env.extend(placement.ranks.variables().into_iter().map(variable));
+        }
+        env.extend(placement.omp_threads.map(|threads| variable(("OMP_NUM_THREADS", threads.to_string()))));
+    }
+    let linux = (cpus.is_some() || mems.is_some()).then(|| LinuxContainerAdjustment {
+        resources: Some(cpuset(cpus, mems)),
+        ..LinuxContainerAdjustment::default()
+    });
+    ContainerAdjustment { env, linux, ..ContainerAdjustment::default() }
+}

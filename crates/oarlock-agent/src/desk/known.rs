@@ -1,0 +1,181 @@
+//! One container as the desk knows it.
+
+use std::collections::BTreeMap;
+
+use oarlock_core::{CpuSet, NodeSet};
+use oarlock_kernel::ledger::{Before, ContainerSets, Entry, Pod, Source};
+use oarlock_nri::proto::{Container, ContainerUpdate, LinuxContainerUpdate, LinuxCpu, LinuxResources, PodSandbox};
+
+use crate::place::Placement;
+
+/// A container of this host.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub(super) id: String,
+    pub(super) name: String,
+    /// The id of its pod's sandbox.
+    pub(super) sandbox: String,
+    /// `KEY=value` each, as the runtime created it.
+    pub(super) env: Vec<String>,
+    pub(super) annotations: BTreeMap<String, String>,
+    pub(super) memory_limit: Option<u64>,
+    /// What kubelet, or whoever asked for the container, gave it; `None` where nothing was set.
+    pub(super) given: Before,
+    /// The cgroup of its first process, once it has one.
+    pub(super) cgroup: Option<String>,
+    pub(super) init: Option<u32>,
+    /// Its place, where it has one.
+    pub(super) placement: Option<Placement>,
+    /// The number of ranks that its launcher stated, where that is another than was planned.
+    pub(super) stated: Option<u32>,
+    /// Its CPUs while others have some for themselves, where it has no place of its own.
+    pub(super) kept_to: Option<CpuSet>,
+    /// Whether its own cpuset is left to others, since the runtime would not create it otherwise.
+    pub(super) leave_cpuset: bool,
+    /// Taken off by hand.
+    pub(super) unpinned: bool,
+    /// How often its plan was made anew because it did not fit.
+    pub(super) replans: u32,
+    pub(super) stage: Stage,
+}
+
+/// How far a container has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stage {
+    /// It is being made.
+    Asked,
+    /// The runtime has made it.
+    Made,
+    /// It runs.
+    Running,
+}
+
+impl Known {
+    pub(super) fn new(container: &Container) -> Self {
+        let resources = container.linux.as_ref().and_then(|linux| linux.resources.as_ref());
+        Self {
+            id: container.id.clone(),
+            name: container.name.clone(),
+            sandbox: container.pod_sandbox_id.clone(),
+            env: container.env.clone(),
+            annotations: container.annotations.clone().into_iter().collect(),
+            memory_limit: resources.and_then(memory_limit),
+            given: resources.map(sets).unwrap_or_default(),
+            cgroup: None,
+            init: None,
+            placement: None,
+            stated: None,
+            kept_to: None,
+            leave_cpuset: false,
+            unpinned: false,
+            replans: 0,
+            stage: Stage::Asked,
+        }
+    }
+
+    /// Its environment; of a name that is given twice the last counts.
+    pub(super) fn variables(&self) -> BTreeMap<&str, &str> {
+        self.env.iter().filter_map(|entry| entry.split_once('=')).collect()
+    }
+
+    /// Its CPUs and memory as they are to be; `None` where that is left as it is.
+    pub(super) fn sets(&self) -> (Option<CpuSet>, Option<NodeSet>) {
+        match &self.placement {
+            Some(_) if self.leave_cpuset => (None, None),
+            Some(placement) => (placement.cpus.clone(), placement.mems.clone()),
+            None => (self.kept_to.clone(), None),
+        }
+    }
+
+    /// The change that gives it these; `None` where nothing is to change.
+    pub(super) fn change(&self) -> Option<ContainerUpdate> {
+        let (cpus, mems) = self.sets();
+        change(&self.id, cpus.as_ref(), mems.as_ref())
+    }
+
+    /// As the ledger has it; `None` for a container without a place.
+    pub(super) fn entry(&self, pod: Pod, boot: &str) -> Option<Entry> {
+        let placement = self.placement.as_ref()?;
+        Some(Entry {
+            id: self.id.clone(),
+            name: self.name.clone(),
+            pod,
+            boot: boot.to_owned(),
+            source: Source::Nri,
+            cgroup: self.cgroup.clone(),
+            ranks: placement.ranks.clone(),
+            container: ContainerSets {
+                cpus: placement.cpus.clone().unwrap_or_default(),
+                mems: placement.mems.clone().unwrap_or_default(),
+                gpu_mems: NodeSet::new(),
+            },
+            before: self.given.clone(),
+            exclusive: placement.exclusive.clone(),
+            alone: placement.alone,
+            reasons: placement.reasons.clone(),
+            warnings: placement.warnings.clone(),
+            unpinned: self.unpinned,
+            other: serde_json::Map::new(),
+        })
+    }
+
+    /// Takes up what the ledger says of it: its place, and what it had before.
+    pub(super) fn restore(&mut self, entry: &Entry) {
+        self.given = entry.before.clone();
+        self.unpinned = entry.unpinned;
+        self.placement = Some(Placement {
+            cpus: (!entry.container.cpus.is_empty()).then(|| entry.container.cpus.clone()),
+            mems: (!entry.container.mems.is_empty()).then(|| entry.container.mems.clone()),
+            ranks: entry.ranks.clone(),
+            omp_threads: None,
+            exclusive: entry.exclusive.clone(),
+            alone: entry.alone,
+            warnings: entry.warnings.clone(),
+            reasons: entry.reasons.clone(),
+        });
+    }
+}
+
+/// A pod's name, as the ledger has it.
+pub(super) fn pod_of(pod: &PodSandbox) -> Pod {
+    Pod { namespace: pod.namespace.clone(), name: pod.name.clone(), uid: pod.uid.clone() }
+}
+
+/// The cpuset in resources; what cannot be read is none.
+pub(super) fn sets(resources: &LinuxResources) -> Before {
+    let Some(cpu) = &resources.cpu else { return Before::default() };
+    Before {
+        cpus: cpu.cpus.parse().ok().filter(|cpus: &CpuSet| !cpus.is_empty()),
+        mems: cpu.mems.parse().ok().filter(|mems: &NodeSet| !mems.is_empty()),
+    }
+}
+
+pub(super) fn memory_limit(resources: &LinuxResources) -> Option<u64> {
+    let limit = resources.memory.as_ref()?.limit.as_ref()?.value;
+    u64::try_from(limit).ok().filter(|&limit| limit > 0)
+}
+
+/// A change of nothing but the cpuset: what else a container has, devices say, is not to be touched.
+pub(super) fn change(id: &str, cpus: Option<&CpuSet>, mems: Option<&NodeSet>) -> Option<ContainerUpdate> {
+    if cpus.is_none() && mems.is_none() {
+        return None;
+    }
+    Some(ContainerUpdate {
+        container_id: id.to_owned(),
+        linux: Some(LinuxContainerUpdate { resources: Some(cpuset(cpus, mems)) }),
+        ignore_failure: true,
+    })
+}
+
+/// Resources with a cpuset alone. An empty text is no change.
+pub(super) fn cpuset(cpus: Option<&CpuSet>, mems: Option<&NodeSet>) -> LinuxResources {
+    let text = |set: Option<String>| set.unwrap_or_default();
+    LinuxResources {
+        cpu: Some(LinuxCpu {
+            cpus: text(cpus.map(ToString::to_string)),
+            mems: text(mems.map(ToString::to_string)),
+            ..LinuxCpu::default()
+        }),
+        ..LinuxResources::default()
+    }
+}

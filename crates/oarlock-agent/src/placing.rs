@@ -1,0 +1,166 @@
+//! The part of the agent that places annotated containers: the runtime's plugin, the desk, the binder, and who is told.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
+use oarlock_device_plugin::advertise::Thing;
+use oarlock_device_plugin::pod_resources::PodResources;
+use oarlock_discovery::Found;
+use oarlock_kernel::ledger::boot_id;
+use oarlock_nri::Settings;
+use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::binder::{Binder, Told};
+use crate::cgroups::Cgroups;
+use crate::config::Config;
+use crate::desk::{Desk, Outlets, Rules};
+use crate::metrics::Metrics;
+use crate::offers::{self, Nvml};
+use crate::place::{Given, Knowledge, OwnResources};
+use crate::ranks::Ranks;
+use crate::runtime::OfRuntime;
+use crate::tell::Notice;
+
+/// The ledger is looked at so often for what was unpinned by hand.
+const LEDGER_LOOK: Duration = Duration::from_secs(2);
+
+/// All that places containers, running.
+#[derive(Debug)]
+pub(crate) struct Placing {
+    desk: Arc<Desk>,
+    metrics: Arc<Metrics>,
+    ranks: Ranks,
+    told: UnboundedReceiver<Told>,
+    notices: UnboundedReceiver<Notice>,
+    tasks: JoinSet<&'static str>,
+    shutdown: CancellationToken,
+}
+
+impl Placing {
+    /// Starts everything.
+    pub(crate) fn start(
+        config: &Config,
+        knowledge: Knowledge,
+        kubelet: Arc<PodResources>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self> {
+        let shutdown = CancellationToken::new();
+        let (tell, told) = mpsc::unbounded_channel();
+        let (notices, noticed) = mpsc::unbounded_channel();
+        let (orders, mut ordered) = mpsc::unbounded_channel();
+        let (changes, changed) = mpsc::unbounded_channel();
+        let rules = Rules {
+            reserved: config.reserved_cpus.clone(),
+            container_cpuset: config.container_cpuset,
+            run_dir: config.run_dir.clone(),
+            boot: boot_id(&config.host_root.join("proc")).context("cannot tell this boot from another")?,
+        };
+        let cgroups = Cgroups::open(&config.host_root)?;
+        let binder = Binder::start(&config.host_root, tell)?;
+        let desk = Arc::new(Desk::new(rules, knowledge, cgroups, Outlets { orders, notices, changes }));
+        let plugin = Arc::new(OfRuntime::new(Arc::clone(&desk), kubelet, Arc::clone(&metrics)));
+        let settings = Settings {
+            socket: config.nri.socket.clone(),
+            ..Settings::new(config.nri.identity().context("nri.index")?)
+        };
+
+        let mut tasks = JoinSet::new();
+        let changing = plugin.change(changed);
+        tasks.spawn(async move {
+            changing.await;
+            "the task that hands changes to the runtime"
+        });
+        tasks.spawn(async move {
+            while let Some(order) = ordered.recv().await {
+                if !binder.order(order) {
+                    break;
+                }
+            }
+            "the binder"
+        });
+        tasks.spawn({
+            let shutdown = shutdown.clone();
+            async move {
+                oarlock_nri::run(&settings, plugin, &shutdown).await;
+                "the runtime's plugin"
+            }
+        });
+        tasks.spawn({
+            let desk = Arc::clone(&desk);
+            async move {
+                let mut turns = interval(LEDGER_LOOK);
+                turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                loop {
+                    turns.tick().await;
+                    desk.heed_unpinned();
+                }
+            }
+        });
+        let ranks = Ranks::new(Arc::clone(&desk), Arc::clone(&metrics));
+        Ok(Self { desk, metrics, ranks, told, notices: noticed, tasks, shutdown })
+    }
+
+    /// Carries on until a part has ended, which none does by itself.
+    pub(crate) async fn ended(&mut self) -> anyhow::Error {
+        loop {
+            tokio::select! {
+                Some(told) = self.told.recv() => self.ranks.hear(told),
+                Some(notice) = self.notices.recv() => {
+                    notice.log();
+                    self.metrics.ranks.notice(notice.what);
+                }
+                Some(ended) = self.tasks.join_next() => return match ended {
+                    Ok(who) => anyhow!("{who} ended"),
+                    Err(error) => anyhow::Error::new(error).context("a part that places containers ended early"),
+                },
+                else => return anyhow!("all that places containers ended"),
+            }
+        }
+    }
+
+    /// The machine is known better.
+    pub(crate) fn learn(&self, knowledge: Knowledge) {
+        self.desk.learn(knowledge);
+    }
+
+    /// Leaves the runtime. Ranks stay held.
+    pub(crate) async fn stop(mut self) {
+        self.shutdown.cancel();
+        self.tasks.abort_all();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// What is known of the machine and its devices.
+pub(crate) fn knowledge(config: &Config, found: &Found, nvml: &Nvml, given: &Given) -> Knowledge {
+    let mut slices = BTreeMap::new();
+    if let Nvml::Here(gpus) = nvml {
+        for gpu in gpus {
+            slices.extend(gpu.mig.iter().flatten().map(|part| (part.uuid.clone(), gpu.pci)));
+        }
+    }
+    let mut slots = BTreeMap::new();
+    if let Ok(Some(nodes)) = offers::nodes(config, &found.machine) {
+        for item in nodes.offer.items {
+            if let Thing::Node { node, cpus, .. } = item.thing {
+                slots.insert(item.id, (node, cpus));
+            }
+        }
+    }
+    Knowledge {
+        machine: found.machine.clone(),
+        slices,
+        slots,
+        given: given.clone(),
+        own: OwnResources {
+            gpu: config.gpu.resource.to_string(),
+            mig_prefix: config.gpu.mig_resource_prefix.clone(),
+            numa_node: config.numa_node.resource.to_string(),
+        },
+    }
+}

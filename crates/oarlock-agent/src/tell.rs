@@ -1,0 +1,54 @@
+//! What people are told about the containers of this host.
+
+use oarlock_kernel::ledger::Pod;
+
+/// One thing to tell about a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Notice {
+    /// Its pod.
+    pub(crate) pod: Pod,
+    /// Its name.
+    pub(crate) container: String,
+    /// What happened.
+    pub(crate) what: What,
+    /// In the words of the planner, or of whoever found it.
+    pub(crate) words: String,
+}
+
+/// What happened to a container or its ranks. The names are the reasons of pod events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum What {
+    /// All its ranks are held.
+    RanksBound,
+    /// Some or all of its ranks are not held, or not as asked for.
+    RanksUnbound,
+    /// A place that was changed by somebody, and put back.
+    BindingDrifted,
+    /// The container was not started.
+    BindingRefused,
+}
+
+impl What {
+    /// The reason of a pod event.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::RanksBound => "RanksBound",
+            Self::RanksUnbound => "RanksUnbound",
+            Self::BindingDrifted => "BindingDrifted",
+            Self::BindingRefused => "BindingRefused",
+        }
+    }
+}
+
+impl Notice {
+    /// Writes it to the log.
+    pub(crate) fn log(&self) {
+        let Self { pod, container, what, words } = self;
+        let pod = format!("{}/{}", pod.namespace, pod.name);
+        if *what == What::RanksBound {
+            tracing::info!(%pod, %container, "{}: {words}", what.reason());
+        } else {
+            tracing::warn!(%pod, %container, "{}: {words}", what.reason());
+        }
+    }
+}
