@@ -47,9 +47,15 @@ runtime_type = "io.containerd.runc.v2"
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
 NoPivotRoot = true
 END
-    containerd >/tmp/containerd.log 2>&1 &
-    await 60 ctr version >/dev/null 2>&1
+    start_containerd
     import_image
+}
+
+# start_containerd: once more, where it has died. Its process is $containerd.
+start_containerd() {
+    containerd >>/tmp/containerd.log 2>&1 &
+    containerd=$!
+    await 60 ctr version >/dev/null 2>&1
 }
 
 # import_image: into containerd, as `docker save` would have written it.
@@ -127,12 +133,13 @@ remove_pod() {
     rm "$MANIFESTS/$1.yaml"
 }
 
-# start_agent: with the GPUs of the shape, from NVML's stand-in. Its process is $agent.
+# start_agent [STRATEGIES]: with the GPUs of the shape, from NVML's stand-in, given to containers in these ways. Its process
+# is $agent.
 start_agent() {
     [ -e /tmp/gpus.json ] || gpus_of_the_shape >/tmp/gpus.json
     touch /tmp/control
     cat >/tmp/agent.yaml <<END
-gpu: {mode: own}
+gpu: {mode: own, deviceListStrategy: [${1:-envvar}]}
 reservedCpus: "$RESERVED_CPUS"
 health: {probeInterval: 1s, recoverAfter: 5s}
 END
@@ -176,10 +183,25 @@ holds() {
     [ "$(held "$1" | wc -l)" = "$2" ]
 }
 
+# holds_as POD FILE: whether the pod has what the file says.
+holds_as() {
+    [ "$(held "$1")" = "$(cat "$2")" ]
+}
+
+# told_of POD: what kubelet says of the pod, in one line.
+told_of() {
+    wget -q -O - http://127.0.0.1:10255/pods | sed 's/{"metadata":{"name":/\n&/g' |
+        grep "^{\"metadata\":{\"name\":\"$1-$SHAPE\""
+}
+
 # refused POD REASON: whether kubelet has refused the pod for that reason.
 refused() {
-    wget -q -O - http://127.0.0.1:10255/pods | sed 's/{"metadata":{"name":/\n&/g' |
-        grep "^{\"metadata\":{\"name\":\"$1-$SHAPE\"" | grep -q "\"reason\":\"$2\""
+    told_of "$1" | grep -q "\"reason\":\"$2\""
+}
+
+# told_health POD ID HEALTH: whether the pod's status says so of that device.
+told_health() {
+    told_of "$1" | grep -o '"allocatedResourcesStatus":.*' | grep -q "\"resourceID\":\"$2\",\"health\":\"$3\""
 }
 
 # cpus_held POD: the CPUs that are the pod's own.
@@ -221,6 +243,13 @@ has_a_process() {
 # has_another_process POD PID: whether its container runs as another process than this.
 has_another_process() {
     has_a_process "$1" && [ "$(process_of "$1")" != "$2" ]
+}
+
+# opening PID FILE: what the kernel says to who opens the file as one of that process's container. Whether a device may be
+# opened is for the cgroup to say, and after that for its driver.
+opening() {
+    group=/sys/fs/cgroup$(sed 's/^0:://' "/proc/$1/cgroup")
+    sh -c 'echo $$ >"$1/cgroup.procs" && exec cat "$2"' sh "$group" "$2" 2>&1 | sed 's/.*: //'
 }
 
 # status_of PID NAME: that line of its status.

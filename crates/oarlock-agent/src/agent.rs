@@ -112,13 +112,22 @@ async fn placing_ended(placing: Option<&mut Placing>) -> anyhow::Error {
     }
 }
 
-/// The first signal asks to end; the second ends.
+/// The first signal asks to end; the second ends. A hangup is left alone: other plugins read their settings again then, and
+/// who expects that is told.
 fn listen_for_signals(shutdown: CancellationToken) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("failed to listen for SIGINT")?;
+    let mut hangup = signal(SignalKind::hangup()).context("failed to listen for SIGHUP")?;
     tokio::spawn(async move {
         loop {
-            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                _ = hangup.recv() => {
+                    tracing::warn!("SIGHUP changes nothing: settings are read at the start only");
+                    continue;
+                }
+            }
             if shutdown.is_cancelled() {
                 tracing::warn!("told a second time: ending at once");
                 std::process::exit(1);

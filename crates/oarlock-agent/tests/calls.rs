@@ -7,6 +7,7 @@ mod host;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -109,6 +110,68 @@ fn a_folder_for_the_machine_file_that_cannot_be_is_a_warning() {
     fs::write(host.path("run"), "a file").unwrap();
     let mut agent = host.start();
     agent.says("failed to write the machine file");
+    assert!(agent.is_alive());
+    agent.signal(Signal::TERM);
+    assert_eq!(agent.wait().code(), Some(0));
+}
+
+/// Whether this host lets its tests mount something, for themselves alone.
+fn can_mount() -> bool {
+    Command::new("unshare").args(["--mount", "true"]).status().is_ok_and(|status| status.success())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_that_is_read_only_is_an_error_with_its_reason_until_it_can_be_written() {
+    if !can_mount() {
+        println!("SKIPPED: unshare --mount is not allowed here");
+        return;
+    }
+    let host = Host::new();
+    let kubelet = Kubelet::start(&host.kubelet_root());
+    let inner = host.command("");
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c"]);
+    command.arg("mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\" && exec \"$@\"").arg(host.plugins());
+    command.arg(inner.get_program()).args(inner.get_args());
+    command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let agent = host::Agent::start(command);
+    agent.answers("/readyz", 503, "oarlock.dev_gpu.sock: Read-only file system (os error 30)");
+    assert_eq!(agent.get("/healthz"), (200, "alive\n".to_owned()));
+    let inside = format!("--mount=/proc/{}/ns/mnt", agent.id());
+    let mut writable = Command::new("nsenter");
+    writable.arg(inside).args(["mount", "-o", "remount,bind,rw"]).arg(host.plugins());
+    assert!(writable.status().unwrap().success());
+    kubelet.wait_for_allocatable(GPU, 8).await;
+    agent.answers("/readyz", 200, "ready");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_sigterm_ends_it_at_once() {
+    let host = Host::new();
+    let kubelet = Kubelet::start(&host.kubelet_root());
+    let mut agent = host.start();
+    kubelet.wait_for_allocatable(GPU, 8).await;
+    // A client that does not say that it has heard of the end: it is waited for, for a while. It has said what HTTP/2 wants
+    // to hear before the first call.
+    let mut deaf = UnixStream::connect(host.plugins().join("oarlock.dev_gpu.sock")).unwrap();
+    deaf.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+    let mut greeted = [0; 9];
+    deaf.read_exact(&mut greeted).unwrap();
+    agent.signal(Signal::TERM);
+    agent.says("told to stop");
+    agent.signal(Signal::TERM);
+    agent.says("told a second time: ending at once");
+    assert_eq!(agent.wait().code(), Some(1));
+    drop(deaf);
+}
+
+#[test]
+fn a_sighup_is_answered_in_the_log_and_nothing_else() {
+    let host = Host::new();
+    let mut agent = host.start();
+    agent.answers("/readyz", 503, GPU);
+    agent.signal(Signal::HUP);
+    agent.says("SIGHUP changes nothing: settings are read at the start only");
     assert!(agent.is_alive());
     agent.signal(Signal::TERM);
     assert_eq!(agent.wait().code(), Some(0));

@@ -25,7 +25,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::{Channel, Server};
 use wire::registration_server::RegistrationServer;
 
-pub use admission::{Admission, AdmissionError};
+pub use admission::{Admission, AdmissionError, Kind};
 
 /// How long a test waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -40,13 +40,34 @@ pub struct KubeletOptions {
     pub version: String,
     /// Whether its pod-resources socket knows `Get`; kubelets before 1.34 do not by default.
     pub knows_get: bool,
-    /// Whether it ends every `ListAndWatch` after the first list.
-    pub hangs_up: bool,
+    /// What it does about `ListAndWatch`.
+    pub reads: Reads,
+    /// How long it remembers the devices of a plugin that has ended.
+    pub grace: Duration,
+    /// Whether the host was started anew: no container runs, and pods that have their devices are admitted once more.
+    pub rebooted: bool,
+}
+
+/// How a kubelet reads the devices of a plugin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reads {
+    /// It reads on.
+    On,
+    /// It ends the stream after the first list.
+    Once,
+    /// It never asks.
+    Never,
 }
 
 impl Default for KubeletOptions {
     fn default() -> Self {
-        Self { version: "v1beta1".to_owned(), knows_get: true, hangs_up: false }
+        Self {
+            version: "v1beta1".to_owned(),
+            knows_get: true,
+            reads: Reads::On,
+            grace: Duration::from_secs(300),
+            rebooted: false,
+        }
     }
 }
 
@@ -92,6 +113,8 @@ impl Resource {
 struct Given {
     pod: String,
     container: String,
+    /// Whether the pod's later containers have these devices too: it is an ordinary init container's.
+    reusable: bool,
     resource: String,
     ids: Vec<String>,
     response: wire::ContainerAllocateResponse,
@@ -124,6 +147,7 @@ impl View {
 #[derive(Debug)]
 pub struct Kubelet {
     paths: KubeletPaths,
+    rebooted: bool,
     view: Arc<watch::Sender<View>>,
     tasks: JoinSet<()>,
     _alive: DropGuard,
@@ -166,7 +190,7 @@ impl Kubelet {
         let server = Server::builder().serve_with_incoming(PodResourcesListerServer::new(lister), incoming);
         tasks.spawn(async move { server.await.unwrap() });
 
-        Self { paths, view, tasks, _alive: alive.drop_guard() }
+        Self { paths, rebooted: options.rebooted, view, tasks, _alive: alive.drop_guard() }
     }
 
     /// What it knows now.

@@ -52,7 +52,8 @@ checkpointed() {
 # check_as_before WHO: the first pod has what it had, and was not touched.
 check_as_before() {
     passes "$1: 8 gpus are allocatable again" allocatable_are 8
-    check "$1: the pod has what it had" "$(cat held-first)" "$(held first)"
+    # A kubelet that has just started tells of a pod once it has admitted it again.
+    passes "$1: the pod has what it had" holds_as first held-first
     check "$1: its container went on" "$first" "$(process_of first)"
 }
 
@@ -105,16 +106,87 @@ put_pod lucky gpu 4
 check_pod "the next pod after that" lucky
 remove_pod lucky
 
+# One GPU that the first pod holds, and one that it does not.
 allocatable gpu >before
-for failure in 'lost 3' 'xid 6 79'; do
+ours=$(grep -n -x -F -f held-first before | head -n 1 | cut -d: -f1)
+other=$(grep -n -v -x -F -f held-first before | head -n 1 | cut -d: -f1)
+for failure in "lost $((ours - 1))" "xid $((other - 1)) 94"; do
     echo "$failure" >>/tmp/control
     passes "$failure: 7 gpus are allocatable" allocatable_are 7
     allocatable gpu >after
-    gpu=$(echo "$failure" | cut -d' ' -f2)
-    check "$failure: it is that gpu" "$(sed -n "$((gpu + 1))p" before)" "$(grep -v -x -F -f after before)"
-    [ "$failure" != "lost 3" ] || echo 'back 3' >>/tmp/control
+    gpu=$(($(echo "$failure" | cut -d' ' -f2) + 1))
+    check "$failure: it is that gpu" "$(sed -n "${gpu}p" before)" "$(grep -v -x -F -f after before)"
+    if [ "$gpu" = "$ours" ]; then
+        id=$(sed -n "${gpu}p" before | cut -d' ' -f1)
+        passes "$failure: the pod's status says so" told_health first "$id" Unhealthy
+        echo "back $((gpu - 1))" >>/tmp/control
+        passes "$failure: and that it is over" told_health first "$id" Healthy
+    fi
     check_as_before "$failure"
 done
+
+# After this error probes alone say nothing. A GPU that recovers from a lesser one shows that there were enough of them.
+echo "xid $((other - 1)) 79" >>/tmp/control
+passes "XID 79: 7 gpus are allocatable" allocatable_are 7
+echo "xid $((ours - 1)) 94" >>/tmp/control
+passes "XID 79: 6 with another that fails" allocatable_are 6
+passes "XID 79: the other recovers" allocatable_are 7
+check "XID 79: it stays" "$(sed -n "${other}p" before)" "$(allocatable gpu | grep -v -x -F -f - before)"
+echo "lost $((other - 1))" >>/tmp/control
+id=$(sed -n "${other}p" before | cut -d' ' -f1)
+passes "XID 79: the agent sees it away" grep -q "the gpu is lost.*device=$id" /tmp/agent.log
+echo "back $((other - 1))" >>/tmp/control
+check_as_before "XID 79, and it was away"
+
+kill -9 "$kubelet" "$agent"
+wait "$kubelet" "$agent" || true
+start_agent
+start_kubelet single-numa-node
+check_as_before "kubelet and agent killed together"
+
+kill -9 "$containerd" "$kubelet" "$agent"
+wait "$containerd" "$kubelet" "$agent" || true
+start_containerd
+start_kubelet single-numa-node
+start_agent
+check_as_before "everything killed together"
+
+kill "$agent"
+wait "$agent" && ended=0 || ended=$?
+check "agent told to stop: it ends well" 0 "$ended"
+check "agent told to stop: it leaves no socket" "" "$(ls "$KUBELET_ROOT/device-plugins" | grep '^oarlock' || true)"
+passes "agent told to stop: kubelet gives nothing away" allocatable_are 0
+
+# The ways to give a GPU that need no vendor's runtime: its device node, and a name in a CDI specification.
+mknod /dev/nvidiactl c 195 255
+mknod /dev/nvidia-uvm c 511 0
+mkdir -p /var/run/cdi
+devices=
+for index in 0 1 2 3 4 5 6 7; do
+    mknod "/dev/nvidia$index" c 195 "$index"
+    id=$(sed -n "$((index + 1))p" before | cut -d' ' -f1)
+    devices="$devices${devices:+,}{\"name\":\"$id\",\"containerEdits\":{\"env\":[\"CDI_$index=$id\"]}}"
+done
+echo "{\"cdiVersion\":\"0.6.0\",\"kind\":\"nvidia.com/gpu\",\"devices\":[$devices]}" >/var/run/cdi/gpus.json
+start_agent device-specs,cdi-cri
+check_as_before "agent told to stop"
+put_pod given gpu 2
+passes "device-specs, cdi-cri: the container runs" has_a_process given
+process=$(process_of given)
+held given >held
+for index in 0 1 2 3 4 5 6 7; do
+    id=$(sed -n "$((index + 1))p" before | cut -d' ' -f1)
+    if grep -q "^$id " held; then
+        expected="$id, there, No such device or address"
+    else
+        expected=", , Operation not permitted"
+    fi
+    there=
+    [ ! -c "/proc/$process/root/dev/nvidia$index" ] || there=there
+    check "device-specs, cdi-cri: what the container has of gpu $index" "$expected" \
+        "$(variable_of "$process" "CDI_$index"), $there, $(opening "$process" "/dev/nvidia$index")"
+done
+remove_pod given
 
 put_pod whole numa-node 1
 passes "a pod has a whole node" holds whole 1

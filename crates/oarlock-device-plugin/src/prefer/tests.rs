@@ -156,14 +156,16 @@ proptest! {
         matrix in prop::collection::vec(links(), 100),
         available in any::<u32>(),
         must in any::<u32>(),
-        size in 1_usize..10,
+        size in any::<prop::sample::Index>(),
     ) {
         let count = nodes.len();
         let machine = machine(&nodes, |i, j| matrix[i.min(j) * 10 + i.max(j)]);
         let closeness = Closeness::of_gpus(&machine, &all(count));
         let available: Vec<usize> = (0..count).filter(|i| available & (1 << i) != 0).collect();
-        let must: Vec<usize> = available.iter().copied().filter(|i| must & (3 << (2 * i)) == 3 << (2 * i)).collect();
-        prop_assume!(size <= available.len() && must.len() <= size);
+        prop_assume!(!available.is_empty());
+        let size = size.index(available.len()) + 1;
+        let must = available.iter().copied().filter(|i| must & (3 << (2 * i)) == 3 << (2 * i));
+        let must: Vec<usize> = must.take(size).collect();
         let chosen = closeness.choose(&available, &must, size);
         prop_assert_eq!(&chosen, &naive(&closeness, &available, &must, size));
         let mut shuffled = available.clone();

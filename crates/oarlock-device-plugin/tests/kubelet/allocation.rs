@@ -1,5 +1,7 @@
 //! `GetPreferredAllocation` and `Allocate`, as kubelet and as a stranger call them.
 
+use std::sync::Barrier;
+
 use oarlock_core::NodeSet;
 use oarlock_device_plugin::proto::v1beta1::device_plugin_client::DevicePluginClient;
 use oarlock_device_plugin::proto::v1beta1::{
@@ -7,7 +9,7 @@ use oarlock_device_plugin::proto::v1beta1::{
     PreferredAllocationRequest,
 };
 use oarlock_device_plugin::{AllocateError, Allocation, Device};
-use oarlock_testkit::kubelet::Kubelet;
+use oarlock_testkit::kubelet::{Kind, Kubelet, KubeletOptions};
 use tempfile::{TempDir, tempdir};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -157,6 +159,21 @@ async fn each_container_of_a_request_gets_its_own_answer_and_each_id_counts_once
 }
 
 #[tokio::test]
+async fn allocations_of_several_pods_run_at_the_same_time() {
+    // Each waits for the other: one after the other, both would be given up.
+    static BOTH: Barrier = Barrier::new(2);
+    let meet = |_: &[String]| {
+        BOTH.wait();
+        Ok(Allocation::default())
+    };
+    let (_root, _kubelet, plugin, client) = with_client(Devices { allocate: meet, ..Devices::new(eight()) }).await;
+    let (mut one, mut other) = (client.clone(), client);
+    let answers = tokio::join!(allocate(&mut one, vec![ids(&[1])]), allocate(&mut other, vec![ids(&[2])]));
+    assert!(answers.0.is_ok() && answers.1.is_ok(), "{answers:?}");
+    plugin.stop().await;
+}
+
+#[tokio::test]
 async fn ten_thousand_ids_are_taken_and_one_more_is_refused() {
     let list: Vec<Device> = (0..10_001).map(|index| device(&format!("GPU-{index:059}"), 0)).collect();
     let mut ids: Vec<String> = list.iter().map(|device| device.id.clone()).collect();
@@ -208,6 +225,64 @@ async fn a_container_that_restarts_gets_what_it_had_also_after_kubelet_and_plugi
     kubelet.admit("third", "train", &[(GPU, 1)], None).await.unwrap_err();
     kubelet.remove_pod("pod");
     kubelet.admit("third", "train", &[(GPU, 1)], None).await.unwrap();
+    plugin.stop().await;
+}
+
+#[tokio::test]
+async fn devices_of_an_init_container_are_a_must_for_the_next_one_and_asked_for_again() {
+    let devices = Devices { prefer: |_, must, _| [must, &["GPU-6".to_owned()]].concat(), ..Devices::new(eight()) };
+    let (_root, kubelet, plugin, _) = with_client(devices).await;
+    let node = NodeSet::of(0);
+    let first = kubelet.admit_as(Kind::Init, "pod", "prepare", &[(GPU, 1)], Some(&node)).await.unwrap();
+    assert_eq!(first.devices[GPU], ids(&[6]));
+    // As many: nobody is asked which, and the plugin gives them once more.
+    let second = kubelet.admit_as(Kind::Init, "pod", "warm", &[(GPU, 1)], Some(&node)).await.unwrap();
+    assert_eq!((second.devices[GPU].clone(), kubelet.view().preferred.len()), (ids(&[6]), 1));
+    assert_eq!(second.response, first.response);
+    let main = kubelet.admit("pod", "train", &[(GPU, 3)], Some(&node)).await.unwrap();
+    let asked = kubelet.view().preferred.remove(1);
+    assert_eq!((asked.must_include_device_i_ds, asked.allocation_size), (ids(&[6]), 3));
+    assert_eq!(asked.available_device_i_ds, ids(&[6, 4, 5, 7]));
+    assert_eq!(main.devices[GPU], ids(&[6, 4, 5]));
+    assert_eq!(main.response.envs["DEVICES"], "GPU-6,GPU-4,GPU-5");
+    // What the first of the others has is not the second's.
+    let beside = kubelet.admit("pod", "beside", &[(GPU, 1)], Some(&node)).await.unwrap();
+    assert_eq!(beside.devices[GPU], ids(&[7]));
+    plugin.stop().await;
+}
+
+#[tokio::test]
+async fn devices_of_an_init_container_that_goes_on_stay_its_own() {
+    let (_root, kubelet, plugin, _) = with_client(Devices::new(eight())).await;
+    let sidecar = kubelet.admit_as(Kind::Sidecar, "pod", "proxy", &[(GPU, 2)], None).await.unwrap();
+    assert_eq!(sidecar.devices[GPU], ids(&[7, 6]));
+    let main = kubelet.admit("pod", "train", &[(GPU, 6)], None).await.unwrap();
+    assert!(main.devices[GPU].iter().all(|id| !sidecar.devices[GPU].contains(id)), "{main:?}");
+    kubelet.admit("pod", "more", &[(GPU, 1)], None).await.unwrap_err();
+    plugin.stop().await;
+}
+
+#[tokio::test]
+async fn after_a_reboot_a_pod_fails_until_the_plugin_is_there_and_its_devices_are_healthy() {
+    let (root, kubelet, plugin, _) = with_client(Devices::new(eight())).await;
+    let first = kubelet.admit("pod", "train", &[(GPU, 2)], None).await.unwrap();
+    assert_eq!(first.devices[GPU], ids(&[7, 6]));
+    plugin.kill().await;
+    kubelet.kill().await;
+    let kubelet = Kubelet::start_with(root.path(), &KubeletOptions { rebooted: true, ..KubeletOptions::default() });
+    let refusal = kubelet.admit("pod", "train", &[(GPU, 2)], None).await.unwrap_err();
+    assert!(refusal.to_string().contains("no healthy devices present"), "{refusal}");
+    let mut devices = eight();
+    devices[6].healthy = false;
+    let plugin = Plugin::serving(root.path(), GPU, Devices::new(devices));
+    kubelet.wait_for_allocatable(GPU, 7).await;
+    let refusal = kubelet.admit("pod", "train", &[(GPU, 2)], None).await.unwrap_err();
+    assert!(refusal.to_string().contains("previously allocated devices are no longer healthy"), "{refusal}");
+    plugin.devices.set(eight());
+    kubelet.wait_for_allocatable(GPU, 8).await;
+    // The ids are the same as before, and what was answered then holds.
+    assert_eq!(kubelet.admit("pod", "train", &[(GPU, 2)], None).await.unwrap(), first);
+    assert_eq!(kubelet.view().allocated, []);
     plugin.stop().await;
 }
 

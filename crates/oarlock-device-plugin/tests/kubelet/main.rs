@@ -3,6 +3,7 @@
 
 mod allocation;
 mod authority;
+mod contender;
 mod devices;
 mod folder;
 mod peers;

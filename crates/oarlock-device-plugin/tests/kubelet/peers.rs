@@ -2,11 +2,12 @@
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use oarlock_device_plugin::proto::v1beta1::Empty;
 use oarlock_testkit::kubelet::Kubelet;
 use tempfile::tempdir;
+use tokio::time::sleep;
 
 use crate::plugin::{GPU, Plugin, client, eight, socket};
 
@@ -26,6 +27,14 @@ async fn said_to(mut peer: UnixStream) -> Vec<u8> {
     .unwrap()
 }
 
+/// Whether the other end has closed.
+fn is_closed(mut peer: &UnixStream) -> bool {
+    peer.set_nonblocking(true).unwrap();
+    let read = peer.read(&mut [0]);
+    peer.set_nonblocking(false).unwrap();
+    read.is_ok_and(|bytes| bytes == 0)
+}
+
 #[tokio::test]
 async fn a_thousand_connections_that_say_nothing_hurt_nobody() {
     let root = tempdir().unwrap();
@@ -38,7 +47,14 @@ async fn a_thousand_connections_that_say_nothing_hurt_nobody() {
     plugin.devices.set(eight().split_off(2));
     kubelet.wait_for_allocatable(GPU, 6).await;
     kubelet.admit("pod", "train", &[(GPU, 1)], None).await.unwrap();
-    // The oldest gave way to the others, and the youngest has had its time.
+    // The oldest give way to the others at once.
+    let until = Instant::now() + Duration::from_secs(20);
+    while !silent[..1000 - 256].iter().all(is_closed) {
+        assert!(Instant::now() < until, "the oldest did not give way");
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert!(!silent[1000 - 256..].iter().any(is_closed), "so did the youngest");
+    // And these have a time as well.
     for peer in [silent.first().unwrap(), silent.last().unwrap()] {
         assert_eq!(said_to(peer.try_clone().unwrap()).await, b"");
     }

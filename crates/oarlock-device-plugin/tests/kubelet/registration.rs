@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use oarlock_device_plugin::{KubeletPaths, Phase, PluginError, ResourceName, State, serve};
-use oarlock_testkit::kubelet::{Kubelet, KubeletOptions};
+use oarlock_testkit::kubelet::{Kubelet, KubeletOptions, Reads};
 use tempfile::tempdir;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -104,7 +104,7 @@ async fn a_kubelet_of_another_version_refuses_and_the_plugin_lives_on_until_one_
 #[tokio::test]
 async fn a_kubelet_that_stops_reading_is_registered_with_again_and_again_but_ever_more_slowly() {
     let root = tempdir().unwrap();
-    let options = KubeletOptions { hangs_up: true, ..KubeletOptions::default() };
+    let options = KubeletOptions { reads: Reads::Once, ..KubeletOptions::default() };
     let kubelet = Kubelet::start_with(root.path(), &options);
     let plugin = Plugin::start(root.path());
     let since = Instant::now();
@@ -114,6 +114,43 @@ async fn a_kubelet_that_stops_reading_is_registered_with_again_and_again_but_eve
     // 0.2 s, 0.4 s and 0.8 s lie between them.
     assert!(since.elapsed() >= Duration::from_millis(1300), "{:?}", since.elapsed());
     plugin.stop().await;
+}
+
+#[tokio::test]
+async fn a_kubelet_that_accepts_and_never_asks_for_devices_is_registered_with_again() {
+    let root = tempdir().unwrap();
+    let options = KubeletOptions { reads: Reads::Never, ..KubeletOptions::default() };
+    let kubelet = Kubelet::start_with(root.path(), &options);
+    let plugin = Plugin::start(root.path());
+    let state = plugin.wait_for("an error", |state| state.last_error.is_some()).await;
+    assert_eq!(error(&state), "kubelet accepted the registration, and did not ask for devices within 10 s");
+    assert!(!state.is_ready());
+    kubelet.wait_for("a second registration", |view| view.registrations.len() == 2).await;
+    plugin.stop().await;
+}
+
+// The filter is the test's own thread's, and the plugin runs on it.
+#[tokio::test(flavor = "current_thread")]
+async fn a_socket_that_does_not_answer_its_own_plugin_is_not_registered() {
+    let root = tempdir().unwrap();
+    let kubelet = Kubelet::start(root.path());
+    forbid_connecting();
+    let plugin = Plugin::start(root.path());
+    let state = plugin.wait_for("an error", |state| state.last_error.is_some()).await;
+    let expected = format!("the own socket does not answer: cannot reach {}", socket(root.path()).display());
+    assert!(error(&state).starts_with(&expected), "{state:?}");
+    assert_eq!((kubelet.view().registrations.len(), kubelet.view().refused), (0, 0));
+    plugin.stop().await;
+}
+
+/// From now on this thread cannot connect to anything.
+fn forbid_connecting() {
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter};
+    let rules = [(libc::SYS_connect, Vec::new())].into();
+    let refuse = SeccompAction::Errno(libc::EACCES as u32);
+    let arch = TargetArch::try_from(std::env::consts::ARCH).unwrap();
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch).unwrap();
+    apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
 }
 
 #[tokio::test]
@@ -145,6 +182,23 @@ async fn a_plugin_that_is_told_to_end_removes_its_socket_and_ends_the_stream() {
     assert_eq!(state.borrow_and_update().phase, Phase::Stopped);
     let view = kubelet.wait_for_allocatable(GPU, 0).await;
     assert_eq!(view.resource(GPU).capacity(), 8);
+}
+
+#[tokio::test]
+async fn a_plugin_that_stays_away_past_the_grace_is_forgotten_and_comes_back_whole() {
+    let root = tempdir().unwrap();
+    let options = KubeletOptions { grace: Duration::from_millis(300), ..KubeletOptions::default() };
+    let kubelet = Kubelet::start_with(root.path(), &options);
+    let plugin = Plugin::start(root.path());
+    kubelet.wait_for_allocatable(GPU, 8).await;
+    plugin.kill().await;
+    let view = kubelet.wait_for_allocatable(GPU, 0).await;
+    assert_eq!(view.resource(GPU).capacity(), 8, "for the time being");
+    kubelet.wait_for("a resource forgotten", |view| !view.resources.contains_key(GPU)).await;
+    let plugin = Plugin::start(root.path());
+    let view = kubelet.wait_for_allocatable(GPU, 8).await;
+    assert_eq!(view.resource(GPU).capacity(), 8);
+    plugin.stop().await;
 }
 
 #[tokio::test]

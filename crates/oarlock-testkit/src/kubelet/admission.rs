@@ -22,6 +22,17 @@ pub struct Admission {
 #[error("UnexpectedAdmissionError: {0}")]
 pub struct AdmissionError(pub String);
 
+/// What a container is to its pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It runs to its end before the others start, and its devices are theirs then.
+    Init,
+    /// An init container that goes on beside the others, and keeps its devices.
+    Sidecar,
+    /// An ordinary one.
+    Main,
+}
+
 fn refused<T>(reason: impl Into<String>) -> Result<T, AdmissionError> {
     Err(AdmissionError(reason.into()))
 }
@@ -36,11 +47,28 @@ impl Kubelet {
         limits: &[(&str, usize)],
         aligned: Option<&NodeSet>,
     ) -> Result<Admission, AdmissionError> {
+        self.admit_as(Kind::Main, pod, container, limits, aligned).await
+    }
+
+    /// The same for a container of another kind. kubelet admits a pod's init containers before the others.
+    pub async fn admit_as(
+        &self,
+        kind: Kind,
+        pod: &str,
+        container: &str,
+        limits: &[(&str, usize)],
+        aligned: Option<&NodeSet>,
+    ) -> Result<Admission, AdmissionError> {
         for (resource, count) in limits {
-            if self.view.borrow().given(pod, container).any(|given| given.resource == *resource) {
+            let had = self.view.borrow().given(pod, container).find(|given| given.resource == *resource).cloned();
+            if let Some(had) = had {
+                if self.rebooted {
+                    self.check_still_there(&had)?;
+                }
                 continue;
             }
-            let (ids, endpoint) = self.choose(resource, *count, aligned).await?;
+            let reusable = self.view.borrow().reusable(pod, resource);
+            let (ids, endpoint) = self.choose(resource, *count, aligned, reusable).await?;
             let request = wire::ContainerAllocateRequest { devices_ids: ids.clone() };
             self.view.send_modify(|view| view.allocated.push(request.clone()));
             let request = wire::AllocateRequest { container_requests: vec![request] };
@@ -53,7 +81,9 @@ impl Kubelet {
                 return refused("no containers return in allocation response");
             };
             let (pod, container, resource) = (pod.to_owned(), container.to_owned(), (*resource).to_owned());
-            self.view.send_modify(|view| view.given.push(Given { pod, container, resource, ids, response }));
+            let reusable = kind == Kind::Init;
+            let given = Given { pod, container, reusable, resource, ids, response };
+            self.view.send_modify(|view| view.given.push(given));
             checkpoint::write(&self.checkpoint(), &self.view.borrow());
         }
         Ok(self.start_container(pod, container))
@@ -75,11 +105,30 @@ impl Kubelet {
         checkpoint::write(&self.checkpoint(), &self.view.borrow());
     }
 
+    /// Whether a container that starts anew may have the devices that it had.
+    fn check_still_there(&self, had: &Given) -> Result<(), AdmissionError> {
+        let (view, resource) = (self.view.borrow(), &had.resource);
+        let Some(known) = view.resources.get(resource) else {
+            return refused(format!("cannot allocate unregistered device {resource}"));
+        };
+        let healthy: BTreeSet<&String> = known.healthy().map(|device| &device.id).collect();
+        if healthy.is_empty() {
+            return refused(format!("no healthy devices present; cannot allocate unhealthy devices {resource}"));
+        }
+        if !had.ids.iter().all(|id| healthy.contains(id)) {
+            let why = "previously allocated devices are no longer healthy; cannot allocate unhealthy devices";
+            return refused(format!("{why} {resource}"));
+        }
+        Ok(())
+    }
+
+    /// So many devices: first those that the pod's init containers had, then those on the aligned nodes, then any.
     async fn choose(
         &self,
         resource: &str,
         count: usize,
         aligned: Option<&NodeSet>,
+        reusable: Vec<String>,
     ) -> Result<(Vec<String>, Endpoint), AdmissionError> {
         let view = self.view();
         let Some(known) = view.resources.get(resource) else {
@@ -91,9 +140,15 @@ impl Kubelet {
         let in_use: BTreeSet<&String> =
             view.given.iter().filter(|given| given.resource == resource).flat_map(|given| &given.ids).collect();
         let free: Vec<&wire::Device> = known.healthy().filter(|device| !in_use.contains(&device.id)).collect();
-        if free.len() < count {
+        let mut chosen = Vec::new();
+        take(&mut chosen, count, reusable.iter());
+        let needed = count - chosen.len();
+        if needed == 0 {
+            return Ok((chosen, endpoint));
+        }
+        if free.len() < needed {
             let free = free.len();
-            return refused(format!("requested number of devices unavailable for {resource}: {count} of {free}"));
+            return refused(format!("requested number of devices unavailable for {resource}: {needed} of {free}"));
         }
         let near = |device: &wire::Device| {
             let nodes = device.topology.iter().flat_map(|topology| &topology.nodes);
@@ -103,17 +158,15 @@ impl Kubelet {
             |devices: Vec<&wire::Device>| -> Vec<String> { devices.iter().map(|device| device.id.clone()).collect() };
         let (near, far): (Vec<&wire::Device>, Vec<&wire::Device>) = free.iter().partition(|device| near(device));
         let (near, far) = (ids(near), ids(far));
-        let mut chosen = Vec::new();
-        if count < near.len() {
-            let advice = self.ask_preferred(&endpoint, &near, &[], count).await?;
+        if needed < near.len() {
+            let advice = self.ask_preferred(&endpoint, &[&chosen[..], &near].concat(), &chosen, count).await?;
             take(&mut chosen, count, advice.iter().filter(|id| near.contains(id)));
             take(&mut chosen, count, near.iter());
         } else {
             take(&mut chosen, count, near.iter());
             if chosen.len() < count {
-                let free = ids(free);
-                let advice = self.ask_preferred(&endpoint, &free, &chosen, count).await?;
-                take(&mut chosen, count, advice.iter().filter(|id| free.contains(id)));
+                let advice = self.ask_preferred(&endpoint, &[&chosen[..], &far].concat(), &chosen, count).await?;
+                take(&mut chosen, count, advice.iter().filter(|id| far.contains(id)));
                 take(&mut chosen, count, far.iter());
             }
         }
@@ -148,6 +201,19 @@ impl Kubelet {
 }
 
 impl super::View {
+    /// What the pod's init containers had of a resource and no other of its containers has taken or keeps.
+    fn reusable(&self, pod: &str, resource: &str) -> Vec<String> {
+        let of_pod = || self.given.iter().filter(|given| given.pod == pod && given.resource == resource);
+        let kept: BTreeSet<&String> = of_pod().filter(|given| !given.reusable).flat_map(|given| &given.ids).collect();
+        let mut ids = Vec::new();
+        for id in of_pod().filter(|given| given.reusable).flat_map(|given| &given.ids) {
+            if !kept.contains(id) && !ids.contains(id) {
+                ids.push(id.clone());
+            }
+        }
+        ids
+    }
+
     fn given(&self, pod: &str, container: &str) -> impl Iterator<Item = &Given> {
         self.given.iter().filter(move |given| given.pod == pod && given.container == container)
     }

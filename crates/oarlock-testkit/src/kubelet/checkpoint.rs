@@ -20,6 +20,7 @@ struct Checkpoint {
 struct Entry {
     pod: String,
     container: String,
+    reusable: bool,
     resource: String,
     ids: Vec<String>,
     response: Vec<u8>,
@@ -32,6 +33,7 @@ pub(super) fn read(path: &Path) -> View {
     let given = held.entries.into_iter().map(|entry| Given {
         pod: entry.pod,
         container: entry.container,
+        reusable: entry.reusable,
         resource: entry.resource,
         ids: entry.ids,
         response: ContainerAllocateResponse::decode(entry.response.as_slice()).unwrap(),
@@ -46,6 +48,7 @@ pub(super) fn write(path: &Path, view: &View) {
     let entries = view.given.iter().map(|given| Entry {
         pod: given.pod.clone(),
         container: given.container.clone(),
+        reusable: given.reusable,
         resource: given.resource.clone(),
         ids: given.ids.clone(),
         response: given.response.encode_to_vec(),

@@ -7,12 +7,13 @@ use std::time::Duration;
 use oarlock_device_plugin::ResourceName;
 use oarlock_device_plugin::proto::v1beta1 as wire;
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint as Dialled};
 use tonic::{Request, Response, Status};
 use wire::device_plugin_client::DevicePluginClient;
 
-use super::{Endpoint, KubeletOptions, View};
+use super::{Endpoint, KubeletOptions, Reads, View};
 
 /// As long as kubelet waits for a plugin while it registers.
 const DIAL_BACK_WITHIN: Duration = Duration::from_secs(10);
@@ -77,16 +78,19 @@ impl wire::registration_server::Registration for Registry {
             known.endpoint = Some(endpoint.clone());
             known.connected = true;
         });
-        let (view, hangs_up) = (Arc::clone(&self.view), self.options.hangs_up);
+        if self.options.reads == Reads::Never {
+            return Ok(Response::new(wire::Empty {}));
+        }
+        let (view, options) = (Arc::clone(&self.view), self.options.clone());
         let alive = self.alive.clone();
-        tokio::spawn(async move { alive.run_until_cancelled(read_devices(view, resource, endpoint, hangs_up)).await });
+        tokio::spawn(async move { alive.run_until_cancelled(read_devices(view, resource, endpoint, options)).await });
         Ok(Response::new(wire::Empty {}))
     }
 }
 
-/// Reads lists until the stream ends or another registration takes its place, then calls every device unhealthy. There
-/// is no second try.
-async fn read_devices(view: Arc<watch::Sender<View>>, resource: String, endpoint: Endpoint, hangs_up: bool) {
+/// Reads lists until the stream ends or another registration takes its place, then calls every device unhealthy, and
+/// after the grace forgets them. There is no second try.
+async fn read_devices(view: Arc<watch::Sender<View>>, resource: String, endpoint: Endpoint, options: KubeletOptions) {
     let number = endpoint.number;
     let is_current = |view: &View| {
         view.resources.get(&resource).and_then(|known| known.endpoint.as_ref()).is_some_and(|e| e.number == number)
@@ -105,7 +109,7 @@ async fn read_devices(view: Arc<watch::Sender<View>>, resource: String, endpoint
                 }
                 current
             });
-            if hangs_up {
+            if options.reads == Reads::Once {
                 return;
             }
         }
@@ -114,7 +118,9 @@ async fn read_devices(view: Arc<watch::Sender<View>>, resource: String, endpoint
         () = reading => {}
         _ = replaced.wait_for(|view| !is_current(view)) => return,
     }
-    view.send_if_modified(|view| {
+    let mut registrations = 0;
+    let ended = view.send_if_modified(|view| {
+        registrations = view.registrations.len();
         let current = is_current(view);
         if current && let Some(known) = view.resources.get_mut(&resource) {
             known.connected = false;
@@ -125,4 +131,12 @@ async fn read_devices(view: Arc<watch::Sender<View>>, resource: String, endpoint
         }
         current
     });
+    if ended {
+        let anew =
+            |view: &View| view.registrations[registrations..].iter().any(|later| later.resource_name == resource);
+        let mut later = view.subscribe();
+        if timeout(options.grace, later.wait_for(anew)).await.is_err() {
+            view.send_modify(|view| drop(view.resources.remove(&resource)));
+        }
+    }
 }
