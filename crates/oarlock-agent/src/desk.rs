@@ -5,6 +5,8 @@
 //! was made, and is handed in as far as it is known by then.
 
 mod known;
+mod resume;
+mod room;
 #[cfg(test)]
 mod tests;
 
@@ -13,29 +15,25 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use oarlock_core::ledger::{Holding, Ledger};
 use oarlock_core::request::PREFIX;
 use oarlock_core::{CpuSet, Refusal};
 use oarlock_device_plugin::allocate::NUMA_NODES;
 use oarlock_device_plugin::pod_resources::ContainerHoldings;
-use oarlock_kernel::ledger::{LedgerError, LedgerFolder, Pod, Reader, Source};
+use oarlock_kernel::ledger::{LedgerError, LedgerFolder, Pod, Reader};
 use oarlock_nri::proto::{
-    Container, ContainerAdjustment, ContainerState, ContainerUpdate, KeyValue, LinuxContainerAdjustment,
-    LinuxResources, PodSandbox,
+    Container, ContainerAdjustment, ContainerUpdate, KeyValue, LinuxContainerAdjustment, LinuxResources, PodSandbox,
 };
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::binder::{Order, Ward};
 use crate::cgroups::{self, Cgroups};
 use crate::config::ContainerCpuset;
-use crate::place::{Ask, Decision, Knowledge, Placement, decide, held};
+use crate::place::{Ask, Decision, Knowledge, decide, held};
 use crate::tell::{Notice, What};
-use known::{Known, Stage, change, cpuset, memory_limit, pod_of, sets};
+use known::{Known, Stage, cpuset, memory_limit, pod_of, sets};
 
 /// Another process plans or writes for so long at most; past that the container goes on without an entry.
 const LEDGER_PATIENCE: Duration = Duration::from_millis(200);
-/// A container whose plan does not fit so many times is left alone.
-const MOST_REPLANS: u32 = 8;
 /// Creations that failed are remembered for so many containers.
 const MOST_FAILED: usize = 1024;
 
@@ -271,10 +269,12 @@ impl Desk {
         if known.stage == Stage::Asked && known.sets() != (None, None) && state.failed.len() < MOST_FAILED {
             state.failed.insert((state.uid_of(&known), known.name.clone()));
         }
+        if known.placement.is_some() || known.kept_to.is_some() {
+            self.erase(id);
+        }
         let Some(placement) = known.placement else { return Vec::new() };
         self.order(Order::Forget(id.to_owned()));
-        self.erase(id);
-        if placement.alone { Self::give_back(state) } else { Vec::new() }
+        if placement.alone { self.give_back(state) } else { Vec::new() }
     }
 
     /// A container is removed, one that stopped as a rule.
@@ -282,136 +282,6 @@ impl Desk {
         for change in self.stopped(id) {
             self.send(Some(change));
         }
-    }
-
-    /// All that there is, after a connection: what the ledger knows keeps its place. Returns the containers that ask for a
-    /// place and have none, since they were made while nobody was here.
-    pub(crate) fn synchronize(&self, pods: &[PodSandbox], containers: &[Container]) -> Vec<(PodSandbox, Container)> {
-        let mut state = self.state();
-        let state = &mut *state;
-        let words: HashMap<String, Arc<Vec<ContainerHoldings>>> =
-            state.pods.iter().filter_map(|(id, pod)| Some((id.clone(), pod.word.clone()?))).collect();
-        state.pods = pods.iter().map(|pod| (pod.id.clone(), PodKnown::new(pod, words.get(&pod.id).cloned()))).collect();
-        let before = std::mem::take(&mut state.containers);
-        let mut without = Vec::new();
-        let entries: BTreeMap<String, oarlock_kernel::ledger::Entry> = match state.reader.read() {
-            Ok(contents) => {
-                for (id, fault) in contents.faults() {
-                    tracing::warn!(container = id, "{fault}");
-                }
-                let stale = contents.stale().map(str::to_owned).chain(contents.faults().map(|(id, _)| id.to_owned()));
-                let gone = contents.entries().filter(|entry| entry.source == Source::Nri).map(|entry| entry.id.clone());
-                let gone = gone.filter(|id| containers.iter().all(|container| container.id != *id));
-                let gone: Vec<String> = stale.chain(gone).collect();
-                let entries = contents.entries().map(|entry| (entry.id.clone(), entry.clone())).collect();
-                for id in gone {
-                    self.erase(&id);
-                }
-                entries
-            }
-            Err(error) => {
-                tracing::warn!("{:#}", anyhow::Error::new(error));
-                BTreeMap::new()
-            }
-        };
-        for id in before.keys().filter(|id| containers.iter().all(|container| container.id != **id)) {
-            self.order(Order::Forget(id.clone()));
-        }
-        for container in containers {
-            let runs = matches!(container.state(), ContainerState::ContainerRunning | ContainerState::ContainerPaused);
-            let mut known = Known::new(container);
-            known.stage = if runs { Stage::Running } else { Stage::Made };
-            if let Some(old) = before.get(&known.id) {
-                known = Known { env: known.env, ..old.clone() };
-                known.stage = known.stage.max(if runs { Stage::Running } else { Stage::Made });
-            } else if let Some(entry) = entries.get(&known.id) {
-                known.restore(entry);
-            }
-            if container.state() == ContainerState::ContainerStopped {
-                continue;
-            }
-            self.find(&mut known, container);
-            if known.placement.is_some() {
-                self.write(state, &known);
-                if known.stage == Stage::Running && !known.unpinned {
-                    self.keep(&known);
-                }
-            } else if let Some(pod) = pods.iter().find(|pod| pod.id == known.sandbox)
-                && Self::concerns_us(pod, container)
-            {
-                without.push((pod.clone(), container.clone()));
-            }
-            state.containers.insert(known.id.clone(), known);
-        }
-        without
-    }
-
-    /// Gives a container that exists already the place that it asks for. Its environment stays as it is.
-    pub(crate) fn repair(&self, id: &str) {
-        let mut state = self.state();
-        let state = &mut *state;
-        let Some(mut known) = state.containers.get(id).cloned() else { return };
-        if known.placement.is_some() || known.unpinned {
-            return;
-        }
-        match self.decide(state, &known) {
-            Decision::Leave => return,
-            // It runs already: it is not killed for a place that it cannot have.
-            Decision::Unbound(refusal) | Decision::Refuse(refusal) => {
-                self.notice(state, &known, What::RanksUnbound, refusal.to_string());
-                return;
-            }
-            Decision::Place(placement) => known.placement = Some(*placement),
-        }
-        self.write(state, &known);
-        self.send(known.change());
-        if known.stage == Stage::Running {
-            self.keep(&known);
-        }
-        let alone = known.placement.as_ref().is_some_and(|placement| placement.alone);
-        state.containers.insert(known.id.clone(), known);
-        if alone {
-            for change in self.make_room(state, id) {
-                self.send(Some(change));
-            }
-        }
-    }
-
-    /// The binder found that a container has not what was planned, or has another number of ranks: it is planned anew, within
-    /// what it has.
-    pub(crate) fn replan(&self, id: &str, stated: Option<u32>) {
-        let mut state = self.state();
-        let state = &mut *state;
-        let Some(mut known) = state.containers.get(id).cloned() else { return };
-        known.replans += 1;
-        if known.replans > MOST_REPLANS || known.placement.is_none() {
-            return;
-        }
-        if known.replans == MOST_REPLANS {
-            self.notice(
-                state,
-                &known,
-                What::RanksUnbound,
-                "its plan did not fit again and again: it is left alone".to_owned(),
-            );
-            self.order(Order::Forget(id.to_owned()));
-        } else if stated.is_some() {
-            known.stated = stated;
-            self.place_again(state, &mut known);
-            let fits = known.placement.as_ref().is_some_and(|place| Some(place.ranks.ranks.len() as u32) == stated);
-            // Where the pod states a number itself, the plan is the same as before.
-            if fits {
-                self.send(known.change());
-                self.keep(&known);
-            }
-        } else if let Some((cpus, mems)) = known.cgroup.as_deref().map(|cgroup| self.cgroups.in_effect(cgroup)) {
-            known.given.cpus = cpus.or(known.given.cpus);
-            known.given.mems = mems.or(known.given.mems);
-            self.place_again(state, &mut known);
-            self.keep(&known);
-        }
-        self.write(state, &known);
-        state.containers.insert(known.id.clone(), known);
     }
 
     /// Tells about a container, where it is known.
@@ -440,19 +310,6 @@ impl Desk {
     /// Notes a container that is created without an answer of ours.
     pub(crate) fn note(&self, container: &Container) {
         self.state().containers.insert(container.id.clone(), Known::new(container));
-    }
-
-    /// Containers that were unpinned by hand are left alone from now on.
-    pub(crate) fn heed_unpinned(&self) {
-        let mut state = self.state();
-        let state = &mut *state;
-        let Ok(contents) = state.reader.read() else { return };
-        for entry in contents.entries().filter(|entry| entry.unpinned) {
-            if let Some(known) = state.containers.get_mut(&entry.id).filter(|known| !known.unpinned) {
-                known.unpinned = true;
-                self.order(Order::Forget(entry.id.clone()));
-            }
-        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -508,55 +365,6 @@ impl Desk {
                 self.erase(&known.id);
             }
         }
-    }
-
-    /// Moves all others off the CPUs that a container has for itself.
-    fn make_room(&self, state: &mut State, holder: &str) -> Vec<ContainerUpdate> {
-        let ids: Vec<String> = state.containers.keys().filter(|id| *id != holder).cloned().collect();
-        let mut changes = Vec::new();
-        for id in ids {
-            let Some(mut known) = state.containers.get(&id).cloned() else { continue };
-            let taken = state.taken_from(&known);
-            let has =
-                known.sets().0.or_else(|| known.given.cpus.clone()).unwrap_or_else(|| state.knowledge.machine.cpus());
-            if known.unpinned || !has.intersects(&taken) {
-                continue;
-            }
-            if known.placement.is_some() {
-                self.place_again(state, &mut known);
-                if known.stage == Stage::Running {
-                    self.keep(&known);
-                }
-                self.write(state, &known);
-            } else {
-                known.kept_to = state.kept_to(&known);
-            }
-            changes.extend(known.change());
-            state.containers.insert(id, known);
-        }
-        changes
-    }
-
-    /// Gives others back what a container had for itself.
-    fn give_back(state: &mut State) -> Vec<ContainerUpdate> {
-        let mut changes = Vec::new();
-        for id in state.containers.keys().cloned().collect::<Vec<_>>() {
-            let Some(mut known) = state.containers.get(&id).cloned() else { continue };
-            if known.placement.is_some() || known.kept_to.is_none() {
-                continue;
-            }
-            let kept_to = state.kept_to(&known);
-            if kept_to == known.kept_to {
-                continue;
-            }
-            known.kept_to = kept_to;
-            // An empty set is no change: what was not set before gets all.
-            let all = || known.given.cpus.clone().unwrap_or_else(|| state.knowledge.machine.cpus());
-            let cpus = known.kept_to.clone().unwrap_or_else(all);
-            changes.extend(change(&id, Some(&cpus), None));
-            state.containers.insert(id, known);
-        }
-        changes
     }
 
     /// Where its processes are: from the process itself, else from what the runtime was told.
@@ -639,52 +447,6 @@ impl PodKnown {
             parent: pod.linux.as_ref().map(|linux| linux.cgroup_parent.clone()).unwrap_or_default(),
             word,
         }
-    }
-}
-
-impl State {
-    fn uid_of(&self, known: &Known) -> String {
-        self.pods.get(&known.sandbox).map(|pod| pod.pod.uid.clone()).unwrap_or_default()
-    }
-
-    /// Who holds CPUs for itself, without this container.
-    fn holdings(&mut self, without: &str) -> Ledger {
-        let mut holdings = Vec::new();
-        for known in self.containers.values().filter(|known| known.id != without && !known.unpinned) {
-            let Some(placement) = known.placement.as_ref().filter(|placement| !placement.exclusive.is_empty()) else {
-                continue;
-            };
-            let pod = self.pods.get(&known.sandbox).map(|pod| &pod.pod);
-            let pod = pod.map_or_else(String::new, |pod| format!("{}/{}", pod.namespace, pod.name));
-            holdings.push(Holding { holder: format!("{pod}/{}", known.name), cpus: placement.exclusive.clone() });
-        }
-        // What the hook placed the runtime does not tell.
-        if let Ok(contents) = self.reader.read() {
-            let hooks = contents.entries().filter(|entry| entry.source == Source::Hook && !entry.unpinned);
-            let hooks = hooks.filter(|entry| entry.id != without && !self.containers.contains_key(&entry.id));
-            holdings.extend(hooks.filter(|entry| !entry.exclusive.is_empty()).map(|entry| Holding {
-                holder: format!("{}/{}/{}", entry.pod.namespace, entry.pod.name, entry.name),
-                cpus: entry.exclusive.clone(),
-            }));
-        }
-        Ledger { holdings }
-    }
-
-    /// The CPUs that others have alone.
-    fn taken_from(&self, known: &Known) -> CpuSet {
-        let others = self.containers.values().filter(|other| other.id != known.id && !other.unpinned);
-        let alone =
-            others.filter_map(|other| other.placement.as_ref()).filter(|placement: &&Placement| placement.alone);
-        alone.fold(CpuSet::new(), |all, placement| all.union(&placement.exclusive))
-    }
-
-    /// What is left to a container without a place, while others have CPUs alone; `None` where all is left, and where nothing
-    /// would be.
-    fn kept_to(&self, known: &Known) -> Option<CpuSet> {
-        let taken = self.taken_from(known);
-        let has = known.given.cpus.clone().unwrap_or_else(|| self.knowledge.machine.cpus());
-        let left = has.difference(&taken);
-        (left != has && !left.is_empty()).then_some(left)
     }
 }
 

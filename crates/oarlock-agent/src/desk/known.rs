@@ -93,9 +93,10 @@ impl Known {
         change(&self.id, cpus.as_ref(), mems.as_ref())
     }
 
-    /// As the ledger has it; `None` for a container without a place.
+    /// As the ledger has it; `None` for a container that is as it was.
     pub(super) fn entry(&self, pod: Pod, boot: &str) -> Option<Entry> {
-        let placement = self.placement.as_ref()?;
+        let kept_to = || Some(Placement { cpus: Some(self.kept_to.clone()?), ..Placement::default() });
+        let placement = self.placement.clone().or_else(kept_to)?;
         Some(Entry {
             id: self.id.clone(),
             name: self.name.clone(),
@@ -123,6 +124,10 @@ impl Known {
     pub(super) fn restore(&mut self, entry: &Entry) {
         self.given = entry.before.clone();
         self.unpinned = entry.unpinned;
+        if entry.ranks.ranks.is_empty() && !entry.alone {
+            self.kept_to = Some(entry.container.cpus.clone());
+            return;
+        }
         self.placement = Some(Placement {
             cpus: (!entry.container.cpus.is_empty()).then(|| entry.container.cpus.clone()),
             mems: (!entry.container.mems.is_empty()).then(|| entry.container.mems.clone()),

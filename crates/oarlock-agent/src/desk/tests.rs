@@ -2,7 +2,7 @@ use oarlock_core::Machine;
 use oarlock_core::locality::{Evidence, Locality};
 use oarlock_core::machine::{Gpu, Node};
 use oarlock_device_plugin::pod_resources::HeldDevices;
-use oarlock_nri::proto::{LinuxContainer, LinuxCpu, LinuxPodSandbox};
+use oarlock_nri::proto::{ContainerState, LinuxContainer, LinuxCpu, LinuxPodSandbox};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 use super::*;
@@ -286,6 +286,31 @@ fn a_holder_of_a_node_has_it_alone_and_the_others_get_it_back() {
 
     let given_back: Vec<_> = office.desk.stopped("main-nodes").iter().map(changed).collect();
     assert_eq!(given_back, [to("main-bounded", "3-6"), to("main-late", "0-7"), to("main-plain", "0-7")]);
+}
+
+#[test]
+fn who_was_kept_off_gets_everything_back_also_after_a_restart() {
+    let first = office();
+    let (plain, nodes) = (pod("plain", &[]), pod("nodes", &[]));
+    first.desk.state().knowledge.given.add(&["node-1".to_owned()]);
+    first.create(&plain, &container(&plain, &[], ""));
+    first.create(&nodes, &container(&nodes, &["OARLOCK_NUMA_NODES=1"], ""));
+    assert_eq!(first.entries(), ["main-nodes.json", "main-plain.json"]);
+
+    let mut second = office_in(first.run_dir, ContainerCpuset::Own);
+    let running = |pod: &PodSandbox, cpus: &str| {
+        let mut container = container(pod, &[], cpus);
+        container.set_state(ContainerState::ContainerRunning);
+        container
+    };
+    let late = pod("late", &[]);
+    // The runtime tells what it was told, and of one that was made meanwhile that it has all.
+    let containers = [running(&plain, "0-3"), running(&nodes, "4-7"), running(&late, "")];
+    second.desk.synchronize(&[plain, nodes, late], &containers);
+    assert_eq!(changed(&second.changes.try_recv().unwrap()), to("main-late", "0-3"));
+    let given_back: Vec<_> = second.desk.stopped("main-nodes").iter().map(changed).collect();
+    assert_eq!(given_back, [to("main-late", "0-7"), to("main-plain", "0-7")]);
+    assert_eq!(second.entries(), [""; 0]);
 }
 
 #[test]

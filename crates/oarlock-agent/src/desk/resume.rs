@@ -1,0 +1,173 @@
+//! What the desk does about containers that no event asks about: after a connection, after a late word, at the binder's
+//! wish, and where somebody unpinned one by hand.
+
+use std::collections::{BTreeMap, HashMap};
+
+use oarlock_kernel::ledger::{Entry, Source};
+use oarlock_nri::proto::{Container, ContainerState, PodSandbox};
+
+use super::known::{Known, Stage};
+use super::{Desk, PodKnown, State};
+use crate::binder::Order;
+use crate::place::Decision;
+use crate::tell::What;
+
+/// A container whose plan does not fit so many times is left alone.
+const MOST_REPLANS: u32 = 8;
+
+impl Desk {
+    /// All that there is, after a connection: what the ledger knows keeps its place. Returns the containers that ask for a
+    /// place and have none, since they were made while nobody was here.
+    pub(crate) fn synchronize(&self, pods: &[PodSandbox], containers: &[Container]) -> Vec<(PodSandbox, Container)> {
+        let mut state = self.state();
+        let state = &mut *state;
+        let mut words: HashMap<String, _> = state.pods.drain().map(|(id, pod)| (id, pod.word)).collect();
+        state.pods =
+            pods.iter().map(|pod| (pod.id.clone(), PodKnown::new(pod, words.remove(&pod.id).flatten()))).collect();
+        let before = std::mem::take(&mut state.containers);
+        let is_here = |id: &str| containers.iter().any(|container| container.id == id);
+        for id in before.keys().filter(|id| !is_here(id)) {
+            self.order(Order::Forget(id.clone()));
+        }
+        let entries = self.entries(state, is_here);
+        let mut without = Vec::new();
+        for container in containers {
+            let runs = matches!(container.state(), ContainerState::ContainerRunning | ContainerState::ContainerPaused);
+            let mut known = Known::new(container);
+            known.stage = if runs { Stage::Running } else { Stage::Made };
+            if let Some(old) = before.get(&known.id) {
+                known = Known { env: known.env, ..old.clone() };
+                known.stage = known.stage.max(if runs { Stage::Running } else { Stage::Made });
+            } else if let Some(entry) = entries.get(&known.id) {
+                known.restore(entry);
+            }
+            if container.state() == ContainerState::ContainerStopped {
+                continue;
+            }
+            self.find(&mut known, container);
+            if known.placement.is_some() {
+                self.write(state, &known);
+                if known.stage == Stage::Running && !known.unpinned {
+                    self.keep(&known);
+                }
+            } else if let Some(pod) = pods.iter().find(|pod| pod.id == known.sandbox)
+                && Self::concerns_us(pod, container)
+            {
+                without.push((pod.clone(), container.clone()));
+            }
+            state.containers.insert(known.id.clone(), known);
+        }
+        let alone = |known: &&Known| known.placement.as_ref().is_some_and(|placement| placement.alone);
+        let holders: Vec<String> = state.containers.values().filter(alone).map(|known| known.id.clone()).collect();
+        for holder in holders {
+            for change in self.make_room(state, &holder) {
+                self.send(Some(change));
+            }
+        }
+        without
+    }
+
+    /// What the ledger knows of containers that are there. What it has of others goes.
+    fn entries(&self, state: &mut State, is_here: impl Fn(&str) -> bool) -> BTreeMap<String, Entry> {
+        let contents = match state.reader.read() {
+            Ok(contents) => contents,
+            Err(error) => {
+                tracing::warn!("{:#}", anyhow::Error::new(error));
+                return BTreeMap::new();
+            }
+        };
+        let mut gone: Vec<&str> = contents.stale().collect();
+        for (id, fault) in contents.faults() {
+            tracing::warn!(container = id, "{fault}");
+            gone.push(id);
+        }
+        // What the hook wrote is the hook's: its containers may be another runtime's.
+        let ours = contents.entries().filter(|entry| entry.source == Source::Nri);
+        gone.extend(ours.map(|entry| entry.id.as_str()).filter(|id| !is_here(id)));
+        for id in gone {
+            self.erase(id);
+        }
+        contents.entries().map(|entry| (entry.id.clone(), entry.clone())).collect()
+    }
+
+    /// Gives a container that exists already the place that it asks for. Its environment stays as it is.
+    pub(crate) fn repair(&self, id: &str) {
+        let mut state = self.state();
+        let state = &mut *state;
+        let Some(mut known) = state.containers.get(id).cloned() else { return };
+        if known.placement.is_some() || known.unpinned {
+            return;
+        }
+        match self.decide(state, &known) {
+            Decision::Leave => return,
+            // It runs already: it is not killed for a place that it cannot have.
+            Decision::Unbound(refusal) | Decision::Refuse(refusal) => {
+                self.notice(state, &known, What::RanksUnbound, refusal.to_string());
+                return;
+            }
+            Decision::Place(placement) => known.placement = Some(*placement),
+        }
+        self.write(state, &known);
+        self.send(known.change());
+        if known.stage == Stage::Running {
+            self.keep(&known);
+        }
+        let alone = known.placement.as_ref().is_some_and(|placement| placement.alone);
+        state.containers.insert(known.id.clone(), known);
+        if alone {
+            for change in self.make_room(state, id) {
+                self.send(Some(change));
+            }
+        }
+    }
+
+    /// The binder found that a container has not what was planned, or has another number of ranks: it is planned anew, within
+    /// what it has.
+    pub(crate) fn replan(&self, id: &str, stated: Option<u32>) {
+        let mut state = self.state();
+        let state = &mut *state;
+        let Some(mut known) = state.containers.get(id).cloned() else { return };
+        known.replans += 1;
+        if known.replans > MOST_REPLANS || known.placement.is_none() {
+            return;
+        }
+        if known.replans == MOST_REPLANS {
+            self.notice(
+                state,
+                &known,
+                What::RanksUnbound,
+                "its plan did not fit again and again: it is left alone".to_owned(),
+            );
+            self.order(Order::Forget(id.to_owned()));
+        } else if stated.is_some() {
+            known.stated = stated;
+            self.place_again(state, &mut known);
+            let fits = known.placement.as_ref().is_some_and(|place| Some(place.ranks.ranks.len() as u32) == stated);
+            // Where the pod states a number itself, the plan is the same as before.
+            if fits {
+                self.send(known.change());
+                self.keep(&known);
+            }
+        } else if let Some((cpus, mems)) = known.cgroup.as_deref().map(|cgroup| self.cgroups.in_effect(cgroup)) {
+            known.given.cpus = cpus.or(known.given.cpus);
+            known.given.mems = mems.or(known.given.mems);
+            self.place_again(state, &mut known);
+            self.keep(&known);
+        }
+        self.write(state, &known);
+        state.containers.insert(known.id.clone(), known);
+    }
+
+    /// Containers that were unpinned by hand are left alone from now on.
+    pub(crate) fn heed_unpinned(&self) {
+        let mut state = self.state();
+        let state = &mut *state;
+        let Ok(contents) = state.reader.read() else { return };
+        for entry in contents.entries().filter(|entry| entry.unpinned) {
+            if let Some(known) = state.containers.get_mut(&entry.id).filter(|known| !known.unpinned) {
+                known.unpinned = true;
+                self.order(Order::Forget(entry.id.clone()));
+            }
+        }
+    }
+}
