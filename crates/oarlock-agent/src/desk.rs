@@ -216,7 +216,7 @@ impl Desk {
         let known = known.clone();
         if known.placement.is_some() {
             self.write(state, &known);
-            self.keep(&known);
+            self.keep(state, &known);
         }
     }
 
@@ -256,7 +256,7 @@ impl Desk {
         if let Some(known) =
             state.containers.get(id).filter(|known| known.placement.is_some() && known.stage == Stage::Running)
         {
-            self.keep(known);
+            self.keep(&state, known);
         }
     }
 
@@ -381,7 +381,7 @@ impl Desk {
         }
     }
 
-    fn keep(&self, known: &Known) {
+    fn keep(&self, state: &State, known: &Known) {
         let (Some(placement), Some(cgroup)) = (&known.placement, &known.cgroup) else { return };
         if known.unpinned || placement.ranks.ranks.is_empty() {
             return;
@@ -391,6 +391,7 @@ impl Desk {
             cgroup: cgroup.clone(),
             init: known.init,
             ranks: placement.ranks.clone(),
+            gpus: state.gpus_of(&placement.ranks),
         })));
     }
 

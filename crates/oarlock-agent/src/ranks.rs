@@ -32,9 +32,12 @@ impl Ranks {
     /// Takes note of what the binder tells, and passes it on.
     pub(crate) fn hear(&mut self, told: Told) {
         match told {
-            Told::Bound { id, rank, pid, how, took } => {
+            Told::Bound { id, rank, place, pid, how, took } => {
                 tracing::info!(container = id, rank, pid, ?how, ?took, "a rank is held");
-                let Some(place) = self.desk.place_of(&id, rank) else { return };
+                if place != rank {
+                    tracing::info!(container = id, rank, place, "the rank chose another's GPUs, and has its place");
+                }
+                let Some(place) = self.desk.place_of(&id, place) else { return };
                 self.bound(&id, rank, how, &place);
                 if let Some(took) = took {
                     self.metrics.ranks.bound_after(took);

@@ -21,7 +21,7 @@ const MOST_SAID: usize = 16;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Told {
     /// A rank is held.
-    Bound { id: String, rank: u32, pid: u32, how: How, took: Option<Duration> },
+    Bound { id: String, rank: u32, place: u32, pid: u32, how: How, took: Option<Duration> },
     /// A rank's process has ended.
     Ended { id: String, rank: u32 },
     /// A container is no longer looked after.
@@ -51,13 +51,20 @@ pub(crate) enum How {
 #[derive(Debug)]
 struct State {
     ward: Ward,
-    /// The process of each rank that is held.
-    bound: BTreeMap<u32, u32>,
+    /// The process of each rank that is held, and whose place it has.
+    bound: BTreeMap<u32, Bound>,
     /// Processes that were looked at and are no ranks.
     others: BTreeSet<u32>,
     said: BTreeSet<String>,
     /// Whether its ranks are held by affinity, since it cannot have rank cgroups.
     by_affinity: bool,
+}
+
+/// A rank that is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Bound {
+    pid: u32,
+    place: u32,
 }
 
 /// The binder without its thread.
@@ -142,7 +149,7 @@ impl Binding {
         let began = Instant::now();
         for &pid in &pids {
             let Some(state) = self.wards.get(id) else { return };
-            if state.others.contains(&pid) || state.bound.values().any(|&bound| bound == pid) {
+            if state.others.contains(&pid) || state.bound.values().any(|bound| bound.pid == pid) {
                 continue;
             }
             if began.elapsed() > LONGEST_SWEEP {
@@ -159,7 +166,7 @@ impl Binding {
         let here: BTreeSet<u32> = pids.into_iter().collect();
         state.others.retain(|pid| here.contains(pid));
         let ended: Vec<u32> =
-            state.bound.iter().filter(|(_, pid)| !here.contains(pid)).map(|(&rank, _)| rank).collect();
+            state.bound.iter().filter(|(_, bound)| !here.contains(&bound.pid)).map(|(&rank, _)| rank).collect();
         for rank in ended {
             state.bound.remove(&rank);
             let _ = self.tell.send(Told::Ended { id: id.to_owned(), rank });
@@ -221,20 +228,27 @@ impl Binding {
                 }
                 state.say(&self.tell, oddity.to_string());
             }
-            Finding::Rank(rank) => self.bind(id, rank, process, place, age),
+            Finding::Rank { rank, place: whose } => self.bind(id, (rank, whose), process, place, age),
         }
     }
 
-    /// Holds a process as a rank.
-    fn bind(&mut self, id: &str, rank: u32, process: &Process, place: &str, age: &dyn Fn() -> Option<Duration>) {
+    /// Holds a process as a rank, at the place of one.
+    fn bind(
+        &mut self,
+        id: &str,
+        (rank, whose): (u32, u32),
+        process: &Process,
+        place: &str,
+        age: &dyn Fn() -> Option<Duration>,
+    ) {
         let Some(state) = self.wards.get_mut(id) else { return };
-        let Some(wall) = state.ward.wall(rank) else {
+        let Some(wall) = state.ward.wall(whose) else {
             state.others.insert(process.pid());
             return;
         };
         let held_already = rank_at(&state.ward.cgroup, place) == Some(rank);
         // What a rank starts has its environment and its cgroup.
-        if held_already && state.bound.get(&rank).is_some_and(|&pid| pid != process.pid()) {
+        if held_already && state.bound.get(&rank).is_some_and(|bound| bound.pid != process.pid()) {
             state.others.insert(process.pid());
             return;
         }
@@ -278,10 +292,10 @@ impl Binding {
                 }
             }
         }
-        let pid = process.pid();
-        if state.bound.insert(rank, pid) != Some(pid) {
+        let bound = Bound { pid: process.pid(), place: whose };
+        if state.bound.insert(rank, bound) != Some(bound) {
             let took = if held_already { None } else { age() };
-            let _ = self.tell.send(Told::Bound { id: id.to_owned(), rank, pid, how, took });
+            let _ = self.tell.send(Told::Bound { id: id.to_owned(), rank, place: whose, pid: bound.pid, how, took });
         }
     }
 
@@ -295,8 +309,8 @@ impl Binding {
     /// Checks the ranks of a ward: a wall that somebody changed is put back, a rank that bound itself is told.
     pub(crate) fn check(&mut self, id: &str) {
         let Some(state) = self.wards.get_mut(id) else { return };
-        for (&rank, &pid) in &state.bound.clone() {
-            let Some(wall) = state.ward.wall(rank) else { continue };
+        for (rank, Bound { pid, place }) in state.bound.clone() {
+            let Some(wall) = state.ward.wall(place) else { continue };
             if let Some(hierarchy) = self.hierarchy.as_ref().filter(|_| !state.by_affinity) {
                 match mend(hierarchy, &state.ward.cgroup, rank, &wall) {
                     Ok(None) => {}

@@ -48,7 +48,7 @@ impl Desk {
             if known.placement.is_some() {
                 self.write(state, &known);
                 if known.stage == Stage::Running && !known.unpinned {
-                    self.keep(&known);
+                    self.keep(state, &known);
                 }
             } else if let Some(pod) = pods.iter().find(|pod| pod.id == known.sandbox)
                 && Self::concerns_us(pod, container)
@@ -110,7 +110,7 @@ impl Desk {
         self.write(state, &known);
         self.send(known.change());
         if known.stage == Stage::Running {
-            self.keep(&known);
+            self.keep(state, &known);
         }
         let alone = known.placement.as_ref().is_some_and(|placement| placement.alone);
         state.containers.insert(known.id.clone(), known);
@@ -146,13 +146,13 @@ impl Desk {
             // Where the pod states a number itself, the plan is the same as before.
             if fits {
                 self.send(known.change());
-                self.keep(&known);
+                self.keep(state, &known);
             }
         } else if let Some((cpus, mems)) = known.cgroup.as_deref().map(|cgroup| self.cgroups.in_effect(cgroup)) {
             known.given.cpus = cpus.or(known.given.cpus);
             known.given.mems = mems.or(known.given.mems);
             self.place_again(state, &mut known);
-            self.keep(&known);
+            self.keep(state, &known);
         }
         self.write(state, &known);
         state.containers.insert(known.id.clone(), known);

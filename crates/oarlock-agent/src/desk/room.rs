@@ -1,7 +1,11 @@
 //! CPUs that containers have for themselves: who holds which, and what that leaves to the others.
 
+use std::collections::BTreeSet;
+
 use oarlock_core::CpuSet;
 use oarlock_core::ledger::{Holding, Ledger};
+use oarlock_core::machine::Gpu;
+use oarlock_core::rankenv::RankEnv;
 use oarlock_kernel::ledger::Source;
 use oarlock_nri::proto::ContainerUpdate;
 
@@ -25,7 +29,7 @@ impl Desk {
             if known.placement.is_some() {
                 self.place_again(state, &mut known);
                 if known.stage == Stage::Running {
-                    self.keep(&known);
+                    self.keep(state, &known);
                 }
                 self.write(state, &known);
             } else {
@@ -66,6 +70,12 @@ impl Desk {
 }
 
 impl State {
+    /// The GPUs of these ranks, as the machine has them.
+    pub(super) fn gpus_of(&self, ranks: &RankEnv) -> Vec<Gpu> {
+        let indices: BTreeSet<u32> = ranks.ranks.iter().flat_map(|rank| rank.gpus.iter().copied()).collect();
+        self.knowledge.machine.gpus.iter().filter(|gpu| indices.contains(&gpu.index)).cloned().collect()
+    }
+
     pub(super) fn uid_of(&self, known: &Known) -> String {
         self.pods.get(&known.sandbox).map(|pod| pod.pod.uid.clone()).unwrap_or_default()
     }
