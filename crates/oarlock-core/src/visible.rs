@@ -11,7 +11,7 @@ pub const VISIBLE_DEVICES: [&str; 3] = ["CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEV
 /// Inside a container sysfs shows the whole host, NVML only what the container holds: so where NVML has named GPUs, only
 /// those count. They are numbered by PCI address, as CUDA does with `CUDA_DEVICE_ORDER=PCI_BUS_ID` (and by default where
 /// they are alike). The list in [`VISIBLE_DEVICES`] holds numbers or UUIDs, cut short if unique, and ends at the first entry
-/// that names none, as CUDA reads it.
+/// that names none, as CUDA reads it. A MIG device (`MIG-…`) names none here: a machine has GPUs, and not their parts.
 pub fn gpus(machine: &Machine, get: impl Fn(&str) -> Option<String>) -> GpuChoice {
     let by_nvml = machine.gpus.iter().any(|gpu| gpu.uuid.is_some());
     let here: Vec<&Gpu> = machine.gpus.iter().filter(|gpu| !by_nvml || gpu.uuid.is_some()).collect();
@@ -113,6 +113,7 @@ mod tests {
         assert_eq!(seen(&machine, "CUDA_VISIBLE_DEVICES", "0,-1,2"), [0]);
         assert_eq!(seen(&machine, "CUDA_VISIBLE_DEVICES", "1,GPU-a,2"), [1], "short of unique");
         assert_eq!(seen(&machine, "CUDA_VISIBLE_DEVICES", "1,1,2"), [1]);
+        assert_eq!(seen(&machine, "CUDA_VISIBLE_DEVICES", "1,MIG-ab2,2"), [1]);
         assert_eq!(seen(&machine, "CUDA_VISIBLE_DEVICES", "9"), [] as [u32; 0]);
         assert_eq!(seen(&machine, "CUDA_VISIBLE_DEVICES", "NoDevFiles"), [] as [u32; 0]);
     }
