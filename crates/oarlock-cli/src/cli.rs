@@ -6,14 +6,16 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
-use crate::agent::Agent;
 use crate::capture::Capture;
+use crate::companion::Companion;
 use crate::exec::Exec;
 use crate::failure::Failure;
 use crate::output::Format;
 use crate::plan::PlanCommand;
 use crate::run::Run;
+use crate::status::Status;
 use crate::topology::Topology;
+use crate::unpin::Unpin;
 use crate::verify::Verify;
 
 /// Holds every rank of a training job at the CPUs and memory next to its GPU.
@@ -31,8 +33,13 @@ enum Command {
     Run(Run),
     Exec(Exec),
     Verify(Verify),
+    Status(Status),
+    Unpin(Unpin),
     Capture(Capture),
-    Agent(Agent),
+    /// Runs the daemon of a host, oarlock-agent, with these arguments
+    Agent(Companion),
+    /// Runs the OCI hook, oarlock-hook, with these arguments
+    Hook(Companion),
 }
 
 impl Command {
@@ -41,7 +48,8 @@ impl Command {
         match self {
             Self::Topology(command) => command.format == Format::Json,
             Self::Plan(command) => command.format == Format::Json,
-            Self::Run(_) | Self::Exec(_) | Self::Verify(_) | Self::Capture(_) | Self::Agent(_) => false,
+            // They refuse nothing.
+            _ => false,
         }
     }
 
@@ -53,7 +61,10 @@ impl Command {
             Self::Exec(command) => command.run(),
             Self::Verify(command) => command.run(),
             Self::Capture(command) => command.run(),
-            Self::Agent(command) => command.run(),
+            Self::Status(command) => command.run(),
+            Self::Unpin(command) => command.run(),
+            Self::Agent(command) => command.run("oarlock-agent"),
+            Self::Hook(command) => command.run("oarlock-hook"),
         }
     }
 }

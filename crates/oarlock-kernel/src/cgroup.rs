@@ -10,7 +10,7 @@ use oarlock_core::{CpuSet, NodeSet};
 
 use crate::folder::{Filesystem, Folder, ReadError};
 
-pub use write::WriteError;
+pub use write::{CpusetError, WriteError};
 
 /// The cgroups that a container may have below its own, as far as they are looked at.
 const MOST_BELOW: usize = 4096;

@@ -26,7 +26,7 @@ use oarlock_core::request::MAX_RANKS;
 use oarlock_core::{CpuSet, NodeSet};
 use rustix::io::Errno;
 
-use crate::cgroup::{Cgroup, CgroupType, Hierarchy, WriteError};
+use crate::cgroup::{Cgroup, CgroupType, CpusetError, Hierarchy, WriteError};
 use crate::folder::{ReadError, gone};
 use crate::proc::{Live, Proc, Process};
 
@@ -107,6 +107,15 @@ pub enum RankCgroupError {
     Write(#[from] WriteError),
 }
 
+impl From<CpusetError> for RankCgroupError {
+    fn from(error: CpusetError) -> Self {
+        match error {
+            CpusetError::Read(error) => error.into(),
+            CpusetError::Write(error) => error.into(),
+        }
+    }
+}
+
 /// The rank cgroups of one container.
 #[derive(Debug)]
 pub struct RankCgroups<'a> {
@@ -119,7 +128,13 @@ pub struct RankCgroups<'a> {
 /// The rank that a process at `path` is held as, both paths as in `/proc/PID/cgroup`; `None` where it is in no rank
 /// cgroup of this container.
 pub fn rank_at(container: &str, path: &str) -> Option<u32> {
-    path.strip_prefix(container)?.strip_prefix('/').and_then(rank_named)
+    split(path).filter(|(parent, _)| *parent == container).map(|(_, rank)| rank)
+}
+
+/// The container's cgroup and the rank that a rank cgroup's path names; `None` for the path of another cgroup.
+pub fn split(path: &str) -> Option<(&str, u32)> {
+    let (container, name) = path.rsplit_once('/')?;
+    Some((container, rank_named(name)?))
 }
 
 /// Only the very name that is given to a rank: no sign, no zeros before it.
@@ -208,28 +223,39 @@ impl RankCgroups<'_> {
     /// The kernel is told a number. A process that ended may have left its number to another one: so the process is
     /// looked at before and after, and a stranger that was moved goes back to where its parent is.
     pub fn take(&self, rank: u32, process: &Process, proc: &Proc) -> Result<Live<()>, RankCgroupError> {
+        self.take_after(|| (), rank, process, proc)
+    }
+
+    /// `look_away` is what happens between looking and moving.
+    fn take_after(
+        &self,
+        look_away: impl FnOnce(),
+        rank: u32,
+        process: &Process,
+        proc: &Proc,
+    ) -> Result<Live<()>, RankCgroupError> {
         let target = format!("{}/{}", self.path, name_of(rank));
         let Live::Here(before) = place_of(process)? else { return Ok(Live::Vanished) };
         if before == target {
             return Ok(Live::Here(()));
         }
         if before != self.path && rank_at(&self.path, &before).is_none() {
-            let container = self.container.path().to_owned();
-            return Err(RankCgroupError::OfAnother { pid: process.pid(), cgroup: before, container });
+            return Err(self.of_another(process, before));
         }
         let Some(cgroup) = self.rank(rank)? else { return Ok(Live::Vanished) };
+        look_away();
         let moved = cgroup.write("cgroup.procs", &process.pid().to_string())?;
+        if moved == Live::Vanished {
+            return Ok(Live::Vanished);
+        }
         match place_of(process)? {
             // As long as it is there its number is its own.
             Live::Here(after) if after == target => Ok(Live::Here(())),
-            Live::Here(after) => {
-                let container = self.container.path().to_owned();
-                Err(RankCgroupError::OfAnother { pid: process.pid(), cgroup: after, container })
-            }
+            // The kernel leaves a process that has ended where it was, and says nothing.
+            Live::Here(_) if has_ended(process)? => Ok(Live::Vanished),
+            Live::Here(after) => Err(self.of_another(process, after)),
             Live::Vanished => {
-                if moved == Live::Here(()) {
-                    self.bring_back(process.pid(), &target, proc)?;
-                }
+                self.bring_back(process.pid(), &target, proc)?;
                 Ok(Live::Vanished)
             }
         }
@@ -308,10 +334,10 @@ impl RankCgroups<'_> {
             }
         }
         let (cpus, mems) = (wall.cpus.clone().unwrap_or_default(), wall.mems.clone().unwrap_or_default());
-        if cgroup.cpus()?.as_ref() != Some(&cpus) && cgroup.set_cpus(&cpus)? == Live::Vanished {
+        if cgroup.cpus()?.as_ref() != Some(&cpus) && self.hierarchy.set_cpus(cgroup, &cpus)? == Live::Vanished {
             return Ok(Live::Vanished);
         }
-        if cgroup.mems()?.as_ref() != Some(&mems) && cgroup.set_mems(&mems)? == Live::Vanished {
+        if cgroup.mems()?.as_ref() != Some(&mems) && self.hierarchy.set_mems(cgroup, &mems)? == Live::Vanished {
             return Ok(Live::Vanished);
         }
         let (Some(got_cpus), Some(got_mems)) = (cgroup.cpus_effective()?, cgroup.mems_effective()?) else {
@@ -346,6 +372,10 @@ impl RankCgroups<'_> {
 
     fn cannot(&self, why: impl Into<String>, source: Option<io::Error>) -> RankCgroupError {
         RankCgroupError::CannotHold { path: self.container.path().to_owned(), why: why.into(), source }
+    }
+
+    fn of_another(&self, process: &Process, cgroup: String) -> RankCgroupError {
+        RankCgroupError::OfAnother { pid: process.pid(), cgroup, container: self.container.path().to_owned() }
     }
 
     /// A process that got the number of one that ended, and was moved here in its place: it has just been started, and so
@@ -411,5 +441,11 @@ fn place_of(process: &Process) -> Result<Live<String>, ReadError> {
     })
 }
 
+fn has_ended(process: &Process) -> Result<bool, ReadError> {
+    Ok(process.status()?.here().is_none_or(|status| status.is_zombie()))
+}
+
+#[cfg(test)]
+mod live;
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@ use std::env;
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::command;
 use crate::workspace;
@@ -30,6 +30,18 @@ pub(crate) fn release_programs(programs: &[(&str, &str)]) -> Result<Vec<PathBuf>
     }
     command::run(&mut build)?;
     Ok(programs.iter().map(|(_, program)| target_folder().join("release").join(program)).collect())
+}
+
+/// Builds a library's own tests, and gives the program that runs them.
+pub(crate) fn library_tests(package: &str) -> Result<PathBuf> {
+    let mut build = cargo();
+    build.args(["test", "--no-run", "--locked", "--lib", "--package", package, "--message-format", "json"]);
+    let messages = command::capture(&mut build)?;
+    let mut programs = messages.lines().filter_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        message["executable"].as_str().map(PathBuf::from)
+    });
+    programs.next_back().with_context(|| format!("cargo named no program for the tests of {package}"))
 }
 
 /// The first program of this name on the PATH.

@@ -10,6 +10,8 @@ use oarlock_kernel::proc::Environ;
 use oarlock_kernel::status::Status;
 use oarlock_kernel::{Live, Proc, Process, ReadError};
 
+use crate::host::chain;
+
 /// A process as it was seen.
 #[derive(Debug)]
 pub(super) enum Observed {
@@ -53,27 +55,36 @@ pub(super) struct Planned {
     pub(super) mem_policy: MemPolicy,
 }
 
+/// Who says what was planned for a process.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Authority<'a> {
+    /// Its own environment.
+    Environment,
+    /// The ledger, and the rank cgroup that the process is in.
+    Ledger { ranks: &'a RankEnv, held: Option<u32> },
+}
+
 /// Looks at process `pid`.
-pub(super) fn look(proc: &Proc, pid: u32) -> Observed {
+pub(super) fn look(proc: &Proc, pid: u32, authority: Authority<'_>) -> Observed {
     let process = match proc.process(pid) {
         Ok(Some(process)) => process,
         Ok(None) => return Observed::Vanished { pid },
-        Err(error) => return Observed::Unreadable { pid, why: words(&error) },
+        Err(error) => return Observed::Unreadable { pid, why: chain(&error) },
     };
-    match see(&process) {
+    match see(&process, authority) {
         Ok(Live::Here(seen)) => Observed::Process(Box::new(seen)),
         Ok(Live::Vanished) => Observed::Vanished { pid },
-        Err(error) => Observed::Unreadable { pid, why: words(&error) },
+        Err(error) => Observed::Unreadable { pid, why: chain(&error) },
     }
 }
 
-fn see(process: &Process) -> Result<Live<Seen>, ReadError> {
+fn see(process: &Process, authority: Authority<'_>) -> Result<Live<Seen>, ReadError> {
     let Live::Here(status) = process.status()? else { return Ok(Live::Vanished) };
     if status.is_zombie() {
         return Ok(Live::Vanished);
     }
     let Live::Here(environ) = process.environ()? else { return Ok(Live::Vanished) };
-    let planned = planned(&environ);
+    let planned = planned(&environ, authority);
     let wall = matches!(&planned, Ok(Some(planned)) if planned.entry.wall(planned.mem_policy).is_some());
     let Live::Here(tids) = process.threads()? else { return Ok(Live::Vanished) };
     let mut threads = Vec::new();
@@ -87,28 +98,39 @@ fn see(process: &Process) -> Result<Live<Seen>, ReadError> {
     let pages = match process.numa_maps() {
         Ok(Live::Here(pages)) => Ok(pages),
         Ok(Live::Vanished) => return Ok(Live::Vanished),
-        Err(error) => Err(words(&error)),
+        Err(error) => Err(chain(&error)),
     };
     let (parent, name) = (status.parent, status.name);
     Ok(Live::Here(Seen { pid: process.pid(), parent, name, planned, threads, pages }))
 }
 
-/// What the environment says. Whoever wrote it may have written anything.
-fn planned(environ: &Environ) -> Result<Option<Planned>, String> {
+/// What was planned. Whoever wrote the environment may have written anything.
+fn planned(environ: &Environ, authority: Authority<'_>) -> Result<Option<Planned>, String> {
     let get = |key: &str| environ.get(key).map(|value| String::from_utf8_lossy(value).into_owned());
     let said = |error: &dyn Display| format!("its environment makes no sense: {error}");
-    let Some((key, rank)) = launcher::local_rank(get).map_err(|error| said(&error))? else { return Ok(None) };
-    let Some(env) = RankEnv::read(get).map_err(|error| said(&error))? else { return Ok(None) };
-    match env.ranks.get(rank as usize) {
-        Some(entry) => Ok(Some(Planned { rank, entry: entry.clone(), mem_policy: env.mem_policy })),
-        None => Err(said(&format_args!("{key} {rank} is out of range: {} ranks were placed", env.ranks.len()))),
+    let own = launcher::local_rank(get).map_err(|error| said(&error))?;
+    match authority {
+        Authority::Environment => {
+            let Some((key, rank)) = own else { return Ok(None) };
+            let Some(env) = RankEnv::read(get).map_err(|error| said(&error))? else { return Ok(None) };
+            entry(&env, rank, key)
+        }
+        Authority::Ledger { ranks, held } => match (held, own) {
+            (None, None) => Ok(None),
+            (Some(held), Some((key, own))) if held != own => {
+                Err(format!("it is held as rank {held}, and its environment says {key}={own}"))
+            }
+            (_, Some((key, rank))) => entry(ranks, rank, key),
+            (Some(rank), None) => entry(ranks, rank, "its rank cgroup"),
+        },
     }
 }
 
-/// The error and its causes on one line.
-fn words(error: &ReadError) -> String {
-    match std::error::Error::source(error) {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    }
+/// What was planned for the rank that `key` names.
+fn entry(env: &RankEnv, rank: u32, key: &str) -> Result<Option<Planned>, String> {
+    let Some(entry) = env.ranks.get(rank as usize) else {
+        let count = env.ranks.len();
+        return Err(format!("its environment makes no sense: {key} {rank} is out of range: {count} ranks were placed"));
+    };
+    Ok(Some(Planned { rank, entry: entry.clone(), mem_policy: env.mem_policy }))
 }

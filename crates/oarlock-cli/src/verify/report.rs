@@ -13,6 +13,13 @@
 //!    "notes":[],
 //!    "problems":["thread 4107 (pt_data) may run on cpus 0-7; planned are 0-3"]}]}
 //! ```
+//!
+//! Where containers were asked for, each process has its `"container"` beside its pid, and before the processes stands
+//!
+//! ```json
+//! "containers":[{"id":"4e2f","name":"trainer","namespace":"ml","pod":"job-worker-0","ranks":8,
+//!                "ranks_without_process":[7],"unpinned":false}]
+//! ```
 
 use oarlock_core::request::MemPolicy;
 use oarlock_core::{CpuSet, NodeSet};
@@ -23,14 +30,38 @@ use serde::Serialize;
 pub(super) struct Report {
     /// Whether no process has a problem.
     pub(super) as_planned: bool,
-    /// The processes asked for, each followed by its descendants.
+    /// The containers asked for. Left out where processes were.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) containers: Vec<ContainerReport>,
+    /// The processes asked for, each followed by its descendants; or those of the containers, by id.
     pub(super) processes: Vec<ProcessReport>,
+    /// What of the ledger makes no sense, so that nothing is proven of it. Left out where that is nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) problems: Vec<String>,
+}
+
+/// One managed container.
+#[derive(Debug, Serialize)]
+pub(super) struct ContainerReport {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) namespace: String,
+    pub(super) pod: String,
+    /// How many ranks were planned.
+    pub(super) ranks: usize,
+    /// Those that no process says to be, or is held as: not started, or ended.
+    pub(super) ranks_without_process: Vec<u32>,
+    /// Taken off by hand: nothing is planned any more.
+    pub(super) unpinned: bool,
 }
 
 /// One process.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct ProcessReport {
     pub(super) pid: u32,
+    /// The id of its container, where containers were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) container: Option<String>,
     /// Its parent's process id.
     pub(super) parent: Option<u32>,
     /// Its name, as `/proc/PID/status` has it.
@@ -117,8 +148,16 @@ pub(super) struct NodeReport {
 }
 
 impl Report {
-    pub(super) fn new(processes: Vec<ProcessReport>) -> Self {
-        let as_planned = processes.iter().all(|process| process.problems.is_empty());
-        Self { as_planned, processes }
+    pub(super) fn of_processes(processes: Vec<ProcessReport>) -> Self {
+        Self::of_containers(Vec::new(), processes, Vec::new())
+    }
+
+    pub(super) fn of_containers(
+        containers: Vec<ContainerReport>,
+        processes: Vec<ProcessReport>,
+        problems: Vec<String>,
+    ) -> Self {
+        let as_planned = problems.is_empty() && processes.iter().all(|process| process.problems.is_empty());
+        Self { as_planned, containers, processes, problems }
     }
 }

@@ -2,7 +2,7 @@
 
 use oarlock_core::{CpuSet, NodeSet};
 
-use super::report::{ProcessReport, Report, Standing};
+use super::report::{ContainerReport, ProcessReport, Report, Standing};
 use crate::render::text::{Row, Section, Style, section};
 use crate::render::words::printable;
 
@@ -10,12 +10,23 @@ use crate::render::words::printable;
 pub(super) fn text(report: &Report, style: Style) -> String {
     let header = vec!["RANK", "PID", "NAME", "GPU", "CPUS", "MEMORY NODE", "ANONYMOUS", "LOCALITY", "STATUS"];
     let mut out = String::new();
-    section(&mut out, &Section { header, rows: report.processes.iter().map(row).collect() }, style);
+    // Processes that were asked for stand alone; those of containers below each.
+    let alone = report.processes.iter().filter(|process| process.container.is_none());
+    section(&mut out, &Section { header: header.clone(), rows: alone.map(row).collect() }, style);
+    for container in &report.containers {
+        out.push('\n');
+        out.push_str(&style.heading(&title(container)));
+        let own = report.processes.iter().filter(|process| process.container.as_ref() == Some(&container.id));
+        let rows: Vec<Row> = own.map(row).collect();
+        out.push_str(if rows.is_empty() { "\n" } else { "" });
+        section(&mut out, &Section { header: header.clone(), rows }, style);
+    }
     // The table comes after an empty line, and is the first thing here.
     let mut out = out.trim_start_matches('\n').to_owned();
-    let mut remarks = Vec::new();
+    let alarm = style.alarm("not as planned:");
+    let mut remarks: Vec<String> =
+        report.problems.iter().map(|problem| format!("{alarm} {}", one_line(problem))).collect();
     for process in &report.processes {
-        let alarm = style.alarm("not as planned:");
         remarks
             .extend(process.problems.iter().map(|problem| format!("{alarm} {}: {}", who(process), one_line(problem))));
         remarks.extend(process.notes.iter().map(|note| format!("note: {}: {}", who(process), one_line(note))));
@@ -25,7 +36,20 @@ pub(super) fn text(report: &Report, style: Style) -> String {
         out.push_str(remark);
         out.push('\n');
     }
-    out
+    if out.is_empty() { "no container is managed on this host\n".to_owned() } else { out }
+}
+
+fn title(container: &ContainerReport) -> String {
+    let ContainerReport { namespace, pod, name, id, .. } = container;
+    let state = match container.ranks_without_process.as_slice() {
+        _ if container.unpinned => "unpinned by hand".to_owned(),
+        [] => format!("{} ranks", container.ranks),
+        some => {
+            let some: Vec<String> = some.iter().map(u32::to_string).collect();
+            format!("{} ranks, of which {} have no process", container.ranks, some.join(", "))
+        }
+    };
+    one_line(&format!("{namespace}/{pod}/{name} ({id}): {state}"))
 }
 
 fn row(process: &ProcessReport) -> Row {

@@ -3,11 +3,12 @@
 use std::io;
 use std::path::PathBuf;
 
+use oarlock_core::idset::{IdSet, Kind};
 use oarlock_core::{CpuSet, NodeSet};
 use rustix::io::Errno;
 
-use super::Cgroup;
-use crate::folder::gone;
+use super::{Cgroup, Hierarchy};
+use crate::folder::{ReadError, gone};
 use crate::proc::Live;
 
 /// The kernel refused what was written to a cgroup's file.
@@ -24,6 +25,17 @@ pub struct WriteError {
     pub source: io::Error,
 }
 
+/// Why a cpuset was not set.
+#[derive(Debug, thiserror::Error)]
+pub enum CpusetError {
+    /// A file could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A file could not be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
 impl WriteError {
     /// The kernel's answer as a number; `None` where it gave none.
     pub(crate) fn errno(&self) -> Option<Errno> {
@@ -31,16 +43,41 @@ impl WriteError {
     }
 }
 
-impl Cgroup {
-    /// Sets `cpuset.cpus`; empty: as the parent has it. CPUs that the parent does not have are accepted, and not given.
-    pub fn set_cpus(&self, cpus: &CpuSet) -> Result<Live<()>, WriteError> {
-        self.write("cpuset.cpus", &format!("{cpus}\n"))
+impl Hierarchy {
+    /// Sets `cpuset.cpus` of a cgroup; empty: as its parent has it. CPUs that the parent does not have are accepted, and not
+    /// given.
+    pub fn set_cpus(&self, cgroup: &Cgroup, cpus: &CpuSet) -> Result<Live<()>, CpusetError> {
+        cgroup.set("cpuset.cpus", cpus, || self.everything()?.cpus_effective())
     }
 
-    /// Sets `cpuset.mems`; empty: as the parent has it. Pages of its processes that are on other nodes are moved before this
-    /// returns, which takes as long as it takes.
-    pub fn set_mems(&self, mems: &NodeSet) -> Result<Live<()>, WriteError> {
-        self.write("cpuset.mems", &format!("{mems}\n"))
+    /// Sets `cpuset.mems` of a cgroup; empty: as its parent has it. Pages of its processes that are on other nodes are moved
+    /// before this returns, which takes as long as it takes.
+    pub fn set_mems(&self, cgroup: &Cgroup, mems: &NodeSet) -> Result<Live<()>, CpusetError> {
+        cgroup.set("cpuset.mems", mems, || self.everything()?.mems_effective())
+    }
+
+    fn everything(&self) -> Result<Cgroup, ReadError> {
+        let root = self.cgroup("/")?;
+        root.ok_or_else(|| ReadError::Io { path: self.root.path().to_owned(), source: io::ErrorKind::NotFound.into() })
+    }
+}
+
+impl Cgroup {
+    fn set<K: Kind>(
+        &self,
+        file: &'static str,
+        set: &IdSet<K>,
+        everything: impl FnOnce() -> Result<Option<IdSet<K>>, ReadError>,
+    ) -> Result<Live<()>, CpusetError> {
+        match self.write(file, &format!("{set}\n")) {
+            // Linux 6.1 does not take away the last of a cgroup that holds processes, as if that left them none. All that
+            // the machine has comes to the same.
+            Err(error) if set.is_empty() && error.errno() == Some(Errno::NOSPC) => match everything()? {
+                Some(all) => Ok(self.write(file, &format!("{all}\n"))?),
+                None => Err(error.into()),
+            },
+            written => Ok(written?),
+        }
     }
 
     /// Writes one of its files; `Vanished` where the cgroup, or the process that the value names, is gone.

@@ -65,7 +65,7 @@ fn nothing_but_executions_wakes_the_listener() {
     let mut received = 0;
     let deadline = Instant::now() + PATIENCE;
     // A shell that forks makes events of other kinds, all of which a listener would be sent.
-    let mut child = Command::new("sh").args(["-c", "(:); (:); (:); exec true"]).spawn().unwrap();
+    let mut child = Command::new("sh").args(["-c", "(:); (:); (:); exec /bin/true"]).spawn().unwrap();
     let pid = child.id();
     child.wait().unwrap();
     let mut executed = 0;

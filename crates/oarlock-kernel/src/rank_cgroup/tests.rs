@@ -1,5 +1,4 @@
-//! What can be tried on a folder that only looks like a cgroup tree. Holding and moving takes a kernel: see
-//! `tests/rank_cgroup.rs`.
+//! What can be tried on a folder that only looks like a cgroup tree. Holding and moving takes a kernel: see `live.rs`.
 
 use std::fs;
 use std::os::unix::fs::symlink;

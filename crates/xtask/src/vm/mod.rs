@@ -32,6 +32,9 @@ const TORCHRUN_LIMIT: Duration = Duration::from_secs(900);
 /// The scenario that needs torchrun, and so a disk with Debian's.
 const TORCHRUN: &str = "torchrun";
 
+/// The scenario that runs the kernel crate's own tests.
+const RANK_CGROUP: &str = "rank-cgroup";
+
 /// What every boot needs: the kernel, and our programs.
 #[derive(Debug)]
 pub(crate) struct Machines {
@@ -71,6 +74,12 @@ impl Machines {
                     root.add_file(&format!("vm/modules/{place}.ko"), module);
                 }
                 (Some(self.debian()?.disk()?), TORCHRUN_LIMIT)
+            }
+            RANK_CGROUP => {
+                root.add_program("bin/kernel-tests", &build::library_tests("oarlock-kernel")?)?;
+                // busybox's own has other names for its flags.
+                root.add_program("bin/unshare", &build::which("unshare").context("unshare is not on the PATH")?)?;
+                (None, LIMIT)
             }
             kubelet::SCENARIO => {
                 kubelet::add_to(&mut root, &self.folder.join("containerd"))?;
