@@ -60,7 +60,7 @@ async fn main() {
     }
     drop(agent);
     kubelet.kill().await;
-    containers().await;
+    Box::pin(containers()).await;
 }
 
 /// The agent's resident memory in MiB.
@@ -115,7 +115,7 @@ async fn containers() {
         let mut times = Vec::new();
         for number in 0..CREATIONS {
             let name = format!("{annotated}-{number}");
-            times.push(create(&runtime, &name, annotated).await);
+            times.push(Box::pin(create(&runtime, &name, annotated)).await);
             runtime.remove_pod(&format!("sandbox-{name}")).await.unwrap();
         }
         times.sort_unstable();
@@ -123,7 +123,7 @@ async fn containers() {
         println!("NRI `CreateContainer` over the socket, {what}: p50, p99\t≤ 2 ms\t{half:.2}, {most:.2} ms");
     }
     for number in 0..100 {
-        create(&runtime, &format!("stays-{number}"), true).await;
+        Box::pin(create(&runtime, &format!("stays-{number}"), true)).await;
     }
     println!("agent, resident with 100 containers of 8 ranks\t≤ 15 MiB\t{:.1} MiB", resident(&agent));
 }
