@@ -17,8 +17,12 @@ const HEADER: usize = 8;
 /// A message of 4 MiB and its header.
 pub(crate) const LONGEST_FRAME: u32 = (4 << 20) + 10;
 
-/// What is put into one frame. Runtimes read frames through a buffer of this size, and hang up on a longer one.
-const LONGEST_SENT: usize = 4096;
+/// What is put into one frame. Runtimes read frames through a buffer of this size; they fall silent for good after a
+/// longer one that begins a message.
+pub(crate) const LONGEST_SENT: usize = 4096;
+
+/// The frames that a runtime keeps unread.
+pub(crate) const MOST_QUEUED: usize = 256;
 
 /// Takes frames apart.
 #[derive(Debug, Default)]

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::proto::{ContainerUpdate, UpdateContainersRequest, UpdateContainersResponse};
-use crate::ttrpc::{LONGEST_BODY, Status};
+use crate::ttrpc::{LONGEST_SENT, Status};
 
 /// Calls that wait for the connection to take them.
 pub(crate) const QUEUE: usize = 16;
@@ -34,8 +34,8 @@ pub enum UpdateError {
     /// No answer in time. The runtime may still do it.
     #[error("the runtime has not answered within {0:?}")]
     Late(Duration),
-    /// More than fits into one message.
-    #[error("changes of {0} bytes: at most {LONGEST_BODY} are allowed")]
+    /// More than is sent in one message.
+    #[error("changes of {0} bytes: at most {LONGEST_SENT} are allowed")]
     TooLong(usize),
     /// What the runtime says.
     #[error("the runtime says: {0}")]

@@ -4,6 +4,8 @@
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use prost::Message;
 
+use crate::mux;
+
 /// Message types. A third one carries data of streaming calls, which NRI has not.
 pub(crate) const REQUEST: u8 = 1;
 /// See [`REQUEST`].
@@ -14,8 +16,12 @@ const REMOTE_CLOSED: u8 = 1;
 
 const HEADER: usize = 10;
 
-/// The longest body.
+/// The longest body that is taken, as everywhere.
 pub(crate) const LONGEST_BODY: usize = 4 << 20;
+
+/// The longest body that is sent. A runtime keeps at most 256 frames that its reader has not come to, and hangs up on one
+/// more; a message of 4 MiB in frames of 4096 bytes now and then is too quick for a busy host.
+pub(crate) const LONGEST_SENT: usize = mux::MOST_QUEUED * mux::LONGEST_SENT - HEADER;
 
 /// The body of a request. Metadata is left unread.
 #[derive(Clone, PartialEq, Message)]
@@ -127,7 +133,7 @@ impl Decoder {
     }
 }
 
-/// A body that is longer than any peer takes.
+/// A body that is longer than what is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TooLong(pub(crate) usize);
 
@@ -143,14 +149,14 @@ pub(crate) fn response(stream: u32, result: Result<Bytes, Status>) -> Bytes {
         Err(status) => Response { status: Some(status), payload: Bytes::new() },
     };
     message(stream, RESPONSE, 0, &body(result)).unwrap_or_else(|TooLong(length)| {
-        let status = Status::exhausted(format!("an answer of {length} bytes: at most {LONGEST_BODY} are allowed"));
+        let status = Status::exhausted(format!("an answer of {length} bytes: at most {LONGEST_SENT} are allowed"));
         message(stream, RESPONSE, 0, &body(Err(status))).unwrap_or_default()
     })
 }
 
 fn message(stream: u32, kind: u8, flags: u8, body: &impl Message) -> Result<Bytes, TooLong> {
     let length = body.encoded_len();
-    if length > LONGEST_BODY {
+    if length > LONGEST_SENT {
         return Err(TooLong(length));
     }
     let mut out = BytesMut::with_capacity(HEADER + length);

@@ -84,12 +84,22 @@ fn a_request_is_written_as_runtimes_read_it() {
 }
 
 #[test]
+fn what_is_sent_fits_into_the_frames_that_a_runtime_keeps() {
+    let body = |length| Request { payload: vec![0; length].into(), ..Request::default() };
+    // The payload's tag and length take four bytes of it.
+    let longest = request(1, &body(LONGEST_SENT - 4)).unwrap();
+    assert_eq!(longest.len(), 1 << 20);
+    assert_eq!(mux::frames(mux::RUNTIME, &longest).len(), (1 << 20) + 8 * 256);
+    assert_eq!(request(1, &body(LONGEST_SENT - 3)), Err(TooLong(LONGEST_SENT + 1)));
+}
+
+#[test]
 fn an_answer_that_is_too_long_becomes_an_error() {
-    let bytes = response(3, Ok(Bytes::from(vec![0; LONGEST_BODY])));
+    let bytes = response(3, Ok(Bytes::from(vec![0; LONGEST_SENT])));
     let [message] = &decoded(&bytes, &[])[..] else { panic!("one message") };
     let status = Response::decode(message.body.clone().unwrap()).unwrap().into_result().unwrap_err();
     assert_eq!((message.stream, message.kind, status.code), (3, RESPONSE, 8));
-    assert!(status.message.starts_with("an answer of 41943"), "{}", status.message);
+    assert_eq!(status.message, "an answer of 1048570 bytes: at most 1048566 are allowed");
 }
 
 #[test]

@@ -67,7 +67,7 @@ async fn an_update_that_fits_into_no_message_is_refused_here() {
 async fn a_large_update_goes_through_in_small_frames() {
     let host = Host::new();
     let (runtime, plugin) = served(&host, two_containers(), Behaviour::default()).await;
-    let asked: Vec<_> = (0..500).map(|number| update(&format!("unknown-{number}"), &"1,".repeat(2_000))).collect();
+    let asked: Vec<_> = (0..250).map(|number| update(&format!("unknown-{number}"), &"1,".repeat(2_000))).collect();
     assert_eq!(plugin.runtime().update_containers(asked.clone(), PATIENCE).await, Ok(Vec::new()));
     assert_eq!(runtime.view().unsolicited, asked);
 }
