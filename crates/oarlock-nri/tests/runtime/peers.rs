@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use oarlock_nri::proto::{ConfigureRequest, Empty, Event, PodSandbox, StateChangeEvent, SynchronizeRequest};
-use oarlock_nri::{Identity, Lost, WireError, serve};
+use oarlock_nri::{Events, Identity, Lost, WireError, serve};
 use oarlock_testkit::runtime::wire::{Asked, Failure, Peer, Status, frame};
 use prost::Message as _;
 use tokio::net::UnixStream;
@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::plugin::{Behaviour, PATIENCE, TestPlugin};
+use crate::plugin::{Behaviour, PATIENCE, TestPlugin, container, pod};
 
 /// A plugin over a connection of its own.
 struct Served {
@@ -40,7 +40,11 @@ impl Served {
 
     /// A plugin in service.
     async fn configured() -> Self {
-        let served = Self::new(Behaviour::default(), PATIENCE).await;
+        Self::configured_as(Behaviour::default()).await
+    }
+
+    async fn configured_as(behaviour: Behaviour) -> Self {
+        let served = Self::new(behaviour, PATIENCE).await;
         served.peer.answer(1, Ok(Vec::new())).await;
         let request = ConfigureRequest { nri_version: "v0.12.0".to_owned(), ..ConfigureRequest::default() };
         served.peer.call("Configure", &request, PATIENCE).await.unwrap();
@@ -148,6 +152,21 @@ async fn an_event_that_is_newer_than_this_library_is_nothing_amiss() {
 }
 
 #[tokio::test]
+async fn an_event_that_the_plugin_does_not_want_stops_short_of_it() {
+    let events = Events::from([Event::PostCreateContainer]);
+    let served = Served::configured_as(Behaviour { events, ..Behaviour::default() }).await;
+    let methods =
+        ["CreateContainer", "UpdateContainer", "StopContainer", "UpdatePodSandbox", "ValidateContainerAdjustment"];
+    for method in methods.into_iter().chain(["RunPodSandbox", "RemoveContainer"]) {
+        assert_eq!(served.peer.call(method, &Empty {}, PATIENCE).await, Ok(Vec::new()), "{method}");
+    }
+    let request = StateChangeEvent { event: Event::RunPodSandbox.into(), ..StateChangeEvent::default() };
+    assert_eq!(served.peer.call("StateChange", &request, PATIENCE).await, Ok(Vec::new()));
+    assert_eq!(served.peer.call("PostCreateContainer", &Empty {}, PATIENCE).await, Ok(Vec::new()));
+    assert_eq!(served.plugin.told().calls, ["configure", "post create /"]);
+}
+
+#[tokio::test]
 async fn a_message_that_is_too_long_is_refused_and_the_next_is_heard() {
     let served = Served::configured().await;
     let request = SynchronizeRequest {
@@ -193,6 +212,17 @@ async fn a_slow_handler_holds_up_no_other_call_either_way() {
     let (updated, ()) = tokio::join!(runtime.update_containers(Vec::new(), PATIENCE), answering);
     assert_eq!(updated, Ok(Vec::new()));
     assert_eq!(served.plugin.told().calls, ["configure", "run pod ", "remove pod "]);
+}
+
+#[tokio::test]
+async fn a_second_synchronisation_has_nothing_of_the_first() {
+    let served = Served::configured().await;
+    for id in ["p1", "p2"] {
+        let request = SynchronizeRequest { pods: vec![pod(id)], containers: vec![container(id, "c")], more: false };
+        served.peer.call("Synchronize", &request, PATIENCE).await.unwrap();
+        let last = served.plugin.told().synchronized.pop().unwrap();
+        assert_eq!(last, (vec![pod(id)], vec![container(id, "c")]));
+    }
 }
 
 #[tokio::test]

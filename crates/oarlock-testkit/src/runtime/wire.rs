@@ -134,6 +134,8 @@ impl Peer {
             answered.await.map_err(|_| Failure::Closed)
         };
         let response = tokio::select! {
+            // An answer counts, also of a plugin that hangs up right after it.
+            biased;
             response = timeout(within, asking) => response.map_err(|_| Failure::Timeout)??,
             () = self.ended.cancelled() => return Err(Failure::Closed),
         };
