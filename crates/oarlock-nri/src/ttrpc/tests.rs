@@ -55,6 +55,17 @@ fn a_message_of_the_greatest_length_comes_through() {
 }
 
 #[test]
+fn the_memory_of_a_long_message_goes_with_the_message() {
+    let mut decoder = Decoder::default();
+    for piece in [header(LONGEST_BODY as u32, 5, RESPONSE), vec![1; LONGEST_BODY]] {
+        decoder.feed(piece.into());
+    }
+    assert!(decoder.next().is_some());
+    decoder.feed(header(2, 7, RESPONSE).into());
+    assert!(decoder.held.capacity() < 1 << 16, "{} bytes", decoder.held.capacity());
+}
+
+#[test]
 fn a_request_is_written_as_runtimes_read_it() {
     let body = Request { service: "s".into(), method: "m".into(), payload: Bytes::from_static(&[9]), timeout_nano: 3 };
     let expected = [
