@@ -331,10 +331,13 @@ impl Desk {
         let annotations = known.annotations.iter().map(|(key, value)| (key.as_str(), value.as_str()));
         let devices = own.map(|own| own.devices.as_slice());
         let held = held(&knowledge, devices, &|key| variables.get(key).copied(), annotations);
-        let others_hold_gpus = word.is_some_and(|word| {
-            let others = word.iter().filter(|other| other.container != known.name);
-            others.flat_map(|other| &other.devices).any(|devices| knowledge.is_gpu(&devices.resource))
-        });
+        let others_hold_gpus = match word {
+            Some(word) => {
+                let others = word.iter().filter(|other| other.container != known.name);
+                others.flat_map(|other| &other.devices).any(|devices| knowledge.is_gpu(&devices.resource))
+            }
+            None => state.sandbox_has_gpus(known),
+        };
         let parent = cgroups::path(&pod.parent);
         let ask = Ask {
             annotations: &pod.annotations,

@@ -80,6 +80,15 @@ impl State {
         self.pods.get(&known.sandbox).map(|pod| pod.pod.uid.clone()).unwrap_or_default()
     }
 
+    /// Whether another container of the same pod was placed by GPUs.
+    pub(super) fn sandbox_has_gpus(&self, known: &Known) -> bool {
+        let others =
+            self.containers.values().filter(|other| other.sandbox == known.sandbox && other.name != known.name);
+        let mut ranks =
+            others.filter_map(|other| other.placement.as_ref()).flat_map(|placement| &placement.ranks.ranks);
+        ranks.any(|rank| !rank.gpus.is_empty())
+    }
+
     /// Who holds CPUs for itself, without this container.
     pub(super) fn holdings(&mut self, without: &str) -> Ledger {
         let mut holdings = Vec::new();

@@ -197,6 +197,18 @@ fn a_container_that_asks_for_nothing_is_not_touched_and_leaves_no_trace() {
 }
 
 #[test]
+fn beside_a_container_with_gpus_one_without_is_left_alone() {
+    let office = office();
+    let pod = pod("a", &AUTO);
+    office.create(&pod, &container(&pod, &BOTH_GPUS, ""));
+    let sidecar = Container { id: "sidecar".to_owned(), name: "sidecar".to_owned(), ..container(&pod, &[], "") };
+    assert_eq!(office.create(&pod, &sidecar), Created::default());
+    let other = self::pod("b", &AUTO);
+    let alone = Container { id: "alone".to_owned(), ..container(&other, &[], "") };
+    assert_ne!(office.create(&other, &alone), Created::default(), "another pod's gpus are none of its");
+}
+
+#[test]
 fn a_refusal_stops_the_container_only_where_the_pod_wants_it() {
     let mut office = office();
     let refused = pod("a", &[("cpu-map", "9"), ("on-failure", "refuse")]);
