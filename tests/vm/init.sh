@@ -1,7 +1,7 @@
 #!/bin/busybox sh
-# The guest's first process: makes a small system, runs the scenario, reports its end, and switches the machine off.
+# The guest's first process: makes a small system, and runs the scenario, under systemd where that is asked for.
 /bin/busybox --install -s /bin
-export PATH=/bin:/debian/bin VM=/vm REPORT=/dev/ttyS1
+export PATH=/bin:/usr/bin:/debian/bin VM=/vm REPORT=/dev/ttyS1
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
@@ -18,7 +18,19 @@ for module in /vm/modules/*.ko; do
     [ -e "$module" ] && insmod "$module"
 done
 [ -e /dev/vda ] && mount -t ext4 -o ro /dev/vda /debian
-cd /tmp
-sh -eu /vm/scenario.sh
-report "end $?"
-poweroff -f
+if [ "${CGROUP_DRIVER:-}" = systemd ]; then
+    # This unit and what it needs, which is nothing, and none of a distribution's.
+    mkdir -p /etc/systemd/system
+    cat >/etc/systemd/system/scenario.service <<END_OF_UNIT
+[Unit]
+DefaultDependencies=no
+[Service]
+ExecStart=/bin/sh /vm/run.sh
+Environment=PATH=$PATH VM=$VM REPORT=$REPORT
+StandardOutput=tty
+StandardError=tty
+TTYPath=/dev/console
+END_OF_UNIT
+    exec /usr/lib/systemd/systemd --unit=scenario.service
+fi
+. /vm/run.sh

@@ -20,33 +20,47 @@ uptime_seconds() {
     cut -d. -f1 /proc/uptime
 }
 
+# passes NAME COMMAND...: the command succeeds within two minutes.
+passes() {
+    name=$1
+    shift
+    began=$(uptime_seconds)
+    seen="not within 120 s"
+    if await 120 "$@"; then seen=yes; fi
+    check "$name ($(($(uptime_seconds) - began)) s)" yes "$seen"
+}
+
+# keep_logs PROGRAM...: what they said, for whoever looks for a reason.
+keep_logs() {
+    for program in "$@"; do
+        [ -s "/tmp/$program.log" ] || continue
+        gzip -c "/tmp/$program.log" >"/tmp/$program.log.gz"
+        send "$program.log.gz" "/tmp/$program.log.gz"
+    done
+}
+
 # start_runtime: containerd, with an image localhost/busybox:1 that holds busybox and is the sandboxes' too.
 start_runtime() {
+    mkdir -p /run
     for folder in /var/lib /run /var/log /var/run; do
         mkdir -p "$folder"
-        mount -t tmpfs tmpfs "$folder"
+        grep -q " $folder " /proc/mounts || mount -t tmpfs tmpfs "$folder"
     done
-    # Processes may stay in the root, and kubelet looks for these below it.
-    for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do
-        echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control || true
-    done
+    if [ "$CGROUP_DRIVER" = cgroupfs ]; then
+        # Processes may stay in the root, and kubelet looks for these below it.
+        for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do
+            echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control || true
+        done
+    fi
     mkdir -p /etc/containerd /etc/kubernetes
     echo 'root:x:0:0:root:/:/bin/sh' >/etc/passwd
     echo 'root:x:0:' >/etc/group
-    echo 0123456789abcdef0123456789abcdef >/etc/machine-id
+    [ -s /etc/machine-id ] || echo 0123456789abcdef0123456789abcdef >/etc/machine-id
     : >/etc/resolv.conf
-    # The first root can not be pivoted away from, and is no place for layers over layers.
-    cat >/etc/containerd/config.toml <<'END'
-version = 3
-[plugins.'io.containerd.cri.v1.images']
-snapshotter = "native"
-[plugins.'io.containerd.cri.v1.images'.pinned_images]
-sandbox = "localhost/busybox:1"
-[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
-runtime_type = "io.containerd.runc.v2"
-[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
-NoPivotRoot = true
-END
+    case $CONTAINERD in
+    2.*) settings_of_2 ;;
+    1.*) settings_of_1 ;;
+    esac >/etc/containerd/config.toml
     start_containerd
     import_image
 }
@@ -58,11 +72,51 @@ start_containerd() {
     await 60 ctr version >/dev/null 2>&1
 }
 
-# import_image: into containerd, as `docker save` would have written it.
+# settings_of_VERSION: what that containerd is told. The first root can not be pivoted away from, and is no place
+# for layers over layers.
+settings_of_2() {
+    cat <<END
+version = 3
+[plugins.'io.containerd.cri.v1.images']
+snapshotter = "native"
+[plugins.'io.containerd.cri.v1.images'.pinned_images]
+sandbox = "localhost/busybox:1"
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
+BinaryName = "$OCI_RUNTIME"
+NoPivotRoot = true
+SystemdCgroup = $([ "$CGROUP_DRIVER" = systemd ] && echo true || echo false)
+END
+}
+
+settings_of_1() {
+    cat <<END
+version = 2
+[plugins.'io.containerd.grpc.v1.cri']
+sandbox_image = "localhost/busybox:1"
+[plugins.'io.containerd.grpc.v1.cri'.containerd]
+snapshotter = "native"
+[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.runc.options]
+BinaryName = "$OCI_RUNTIME"
+NoPivotRoot = true
+SystemdCgroup = $([ "$CGROUP_DRIVER" = systemd ] && echo true || echo false)
+[plugins.'io.containerd.nri.v1.nri']
+disable = false
+END
+}
+
+# import_image: into containerd, as `docker save` would have written it. Beside busybox it holds a launcher and its ranks.
 import_image() {
-    mkdir -p /tmp/image/layer/bin /tmp/image/layer/tmp
-    cp /bin/busybox /tmp/image/layer/bin/busybox
-    for name in sh sleep; do ln -s busybox "/tmp/image/layer/bin/$name"; done
+    layer=/tmp/image/layer
+    mkdir -p "$layer/bin" "$layer/tmp" "$layer/lib64" "$layer/lib/x86_64-linux-gnu"
+    chmod 1777 "$layer/tmp"
+    cp /bin/busybox /bin/touch-memory "$VM/launch" "$layer/bin"
+    cp /lib64/ld-linux-x86-64.so.2 "$layer/lib64"
+    cp /lib/x86_64-linux-gnu/libc.so.6 /lib/x86_64-linux-gnu/libgcc_s.so.1 "$layer/lib/x86_64-linux-gnu"
+    for name in sh sleep taskset dirname readlink; do ln -s busybox "$layer/bin/$name"; done
     (
         cd /tmp/image
         tar -cf layer.tar -C layer .
@@ -75,9 +129,11 @@ END
         tar -cf /tmp/image.tar manifest.json config.json layer.tar
     )
     ctr -n k8s.io images import --local --snapshotter native /tmp/image.tar
+    rm -r /tmp/image /tmp/image.tar
 }
 
-# start_kubelet POLICY: with that policy of the Topology Manager. Its process is $kubelet.
+# start_kubelet POLICY [CPU_POLICY]: with these policies of the Topology Manager and the CPU Manager. Its process is
+# $kubelet.
 start_kubelet() {
     mkdir -p "$MANIFESTS"
     cat >/etc/kubernetes/kubelet.yaml <<END
@@ -91,7 +147,7 @@ failSwapOn: false
 localStorageCapacityIsolation: false
 enableServer: false
 readOnlyPort: 10255
-cpuManagerPolicy: static
+cpuManagerPolicy: ${2:-static}
 reservedSystemCPUs: "$RESERVED_CPUS"
 topologyManagerPolicy: $1
 memoryManagerPolicy: Static
@@ -148,6 +204,21 @@ END
     agent=$!
 }
 
+# synchronised: how often agents have heard from the runtime what runs.
+synchronised() {
+    grep -c synchronised /tmp/agent.log || true
+}
+
+# have_synchronised COUNT: whether it was more often than that.
+have_synchronised() {
+    [ "$(synchronised)" -gt "$1" ]
+}
+
+# uuid_of INDEX: of that GPU.
+uuid_of() {
+    printf 'GPU-00000000-0000-0000-0000-%012d' "$1"
+}
+
 # gpus_of_the_shape: as a machine file, as much of it as the stand-in needs.
 gpus_of_the_shape() {
     nodes=
@@ -157,7 +228,7 @@ gpus_of_the_shape() {
     gpus=
     index=0
     for address in $(echo "$GPUS" | tr , ' '); do
-        gpus="$gpus${gpus:+,}{\"index\":$index,\"pci\":\"$address\",\"numa_node\":$(entry $index "$GPU_NODES")}"
+        gpus="$gpus${gpus:+,}{\"index\":$index,\"pci\":\"$address\",\"numa_node\":$(entry $index "$GPU_NODES"),\"uuid\":\"$(uuid_of $index)\"}"
         index=$((index + 1))
     done
     echo "{\"name\":\"$SHAPE\",\"nodes\":[$nodes],\"gpus\":[$gpus]}"

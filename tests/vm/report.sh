@@ -1,6 +1,7 @@
 # What a scenario can say to the host: one line each to $REPORT. Everything else it prints is on the console. $VM is the
 # folder of this file.
 . "$VM/shape.env"
+if [ -e "$VM/runtime.env" ]; then . "$VM/runtime.env"; fi
 
 report() {
     printf '%s\n' "$*" >>"$REPORT"

@@ -1,5 +1,7 @@
 //! Machines and generators for the tests of the other crates; a dev-dependency only.
 
+#[cfg(feature = "cri")]
+pub mod cri;
 #[cfg(feature = "kubelet")]
 #[expect(clippy::unwrap_used, reason = "a stand-in that cannot go on fails its test")]
 pub mod kubelet;

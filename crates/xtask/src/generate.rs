@@ -9,10 +9,11 @@ use anyhow::{Context as _, Result, ensure};
 use crate::workspace;
 
 /// What is generated: a proto file, and the file it becomes.
-const GENERATED: [(&str, &str); 3] = [
+const GENERATED: [(&str, &str); 4] = [
     ("proto/deviceplugin/v1beta1/api.proto", "crates/oarlock-device-plugin/src/proto/v1beta1.rs"),
     ("proto/podresources/v1/api.proto", "crates/oarlock-device-plugin/src/proto/v1.rs"),
     ("proto/nri/v1alpha1/api.proto", "crates/oarlock-nri/src/proto/v1alpha1.rs"),
+    ("proto/cri/v1/api.proto", "crates/oarlock-testkit/src/cri/v1.rs"),
 ];
 
 /// NRI's calls go over ttrpc.
@@ -46,6 +47,8 @@ fn code_of(proto: &Path, services: bool) -> Result<String> {
         .build_server(services)
         // The same answer in the same order each time.
         .btree_map(".")
+        // The testkit's client takes CRI's messages as JSON, as files that a script writes.
+        .message_attribute(".runtime.v1", "#[derive(serde::Deserialize)] #[serde(default, deny_unknown_fields)]")
         .compile_fds(descriptors)?;
     Ok(fs::read_to_string(out.path().join(format!("{package}.rs")))?)
 }

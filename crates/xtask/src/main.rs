@@ -61,7 +61,7 @@ enum Task {
         /// A file of tests/vm/shapes, without its ending
         #[arg(required_unless_present = "list")]
         shape: Option<String>,
-        /// A file of tests/vm/scenarios, without its ending
+        /// A file of tests/vm/scenarios, without its ending; parts of a container runtime may follow, as in pods+crun
         scenario: Option<String>,
     },
 }

@@ -19,7 +19,7 @@ pub(crate) fn run(fast: bool) -> Result<()> {
     generate::run(true)?;
     for (what, arguments) in [
         ("format", &["fmt", "--all", "--check"][..]),
-        ("clippy", &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]),
+        ("clippy", &["clippy", "--workspace", "--all-targets", "--all-features", "--locked", "--", "-D", "warnings"]),
         // Documentation tests are among them.
         ("tests", &["test", "--workspace", "--locked", "--quiet"]),
         ("documentation", &["doc", "--workspace", "--no-deps", "--locked", "--quiet"]),

@@ -4,25 +4,7 @@
 . "$VM/report.sh"
 . "$VM/node.sh"
 
-# keep_logs: what the node's programs said, for whoever looks for a reason.
-keep_logs() {
-    for log in containerd kubelet agent; do
-        [ -s "/tmp/$log.log" ] || continue
-        gzip -c "/tmp/$log.log" >"/tmp/$log.log.gz"
-        send "$log.log.gz" "/tmp/$log.log.gz"
-    done
-}
-trap keep_logs EXIT
-
-# passes NAME COMMAND...: the command succeeds within two minutes.
-passes() {
-    name=$1
-    shift
-    began=$(uptime_seconds)
-    seen="not within 120 s"
-    if await 120 "$@"; then seen=yes; fi
-    check "$name ($(($(uptime_seconds) - began)) s)" yes "$seen"
-}
+trap 'keep_logs containerd kubelet agent' EXIT
 
 # check_pod WHO POD: four GPUs of one node, and CPUs and memory of the same. Its process is then $process.
 check_pod() {

@@ -7,11 +7,13 @@ mod kernel;
 mod kubelet;
 mod qemu;
 pub(crate) mod report;
+mod runtime;
+mod scenario;
 mod shape;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -23,17 +25,8 @@ use initramfs::Initramfs;
 use kernel::Kernel;
 use qemu::Boot;
 use report::{Line, Report};
+use scenario::{Part, Scenario};
 use shape::Shape;
-
-/// Five seconds to boot and a few to run, on a machine that does other things too.
-const LIMIT: Duration = Duration::from_secs(180);
-/// Importing torch takes an emulated CPU half a minute, and every rank does it.
-const TORCHRUN_LIMIT: Duration = Duration::from_secs(900);
-/// The scenario that needs torchrun, and so a disk with Debian's.
-const TORCHRUN: &str = "torchrun";
-
-/// The scenario that runs the kernel crate's own tests.
-const RANK_CGROUP: &str = "rank-cgroup";
 
 /// What every boot needs: the kernel, and our programs.
 #[derive(Debug)]
@@ -61,36 +54,37 @@ impl Machines {
     }
 
     /// Boots a shape, runs a scenario in it, and judges what it reports. The report of a success.
-    pub(crate) fn run(&self, shape: &Shape, scenario: &str) -> Result<Report> {
+    pub(crate) fn run(&self, shape: &Shape, scenario: &Scenario) -> Result<Report> {
         let began = Instant::now();
-        let script = workspace().join(format!("tests/vm/scenarios/{scenario}.sh"));
+        let script = workspace().join(format!("tests/vm/scenarios/{}.sh", scenario.script));
         ensure!(script.exists(), "there is no scenario {scenario}: {} is not there", script.display());
         let name = format!("{}-{scenario}", shape.name);
         let initramfs = self.folder.join(format!("{name}.cpio"));
+        let needs = scenario.needs();
         let mut root = self.first_root(shape, &script)?;
-        let (disk, limit) = match scenario {
-            TORCHRUN => {
-                for (place, module) in self.kernel.disk_modules().iter().enumerate() {
-                    root.add_file(&format!("vm/modules/{place}.ko"), module);
-                }
-                (Some(self.debian()?.disk()?), TORCHRUN_LIMIT)
+        let mut disk = None;
+        if needs.contains(&Part::Torchrun) {
+            for (place, module) in self.kernel.disk_modules().iter().enumerate() {
+                root.add_file(&format!("vm/modules/{place}.ko"), module);
             }
-            RANK_CGROUP => {
-                root.add_program("bin/kernel-tests", &build::library_tests("oarlock-kernel")?)?;
-                // busybox's own has other names for its flags.
-                root.add_program("bin/unshare", &build::which("unshare").context("unshare is not on the PATH")?)?;
-                (None, LIMIT)
-            }
-            kubelet::SCENARIO => {
-                kubelet::add_to(&mut root, &self.folder.join("containerd"))?;
-                (None, kubelet::LIMIT)
-            }
-            _ => (None, LIMIT),
-        };
+            disk = Some(self.debian()?.disk()?);
+        }
+        if needs.contains(&Part::KernelTests) {
+            root.add_program("bin/kernel-tests", &build::library_tests("oarlock-kernel")?)?;
+            // busybox's own has other names for its flags.
+            root.add_program("bin/unshare", &build::which("unshare").context("unshare is not on the PATH")?)?;
+        }
+        if needs.contains(&Part::Runtime) {
+            scenario.runtime.add_to(&mut root, &self.folder)?;
+            root.add_text("vm/runtime.env", scenario.runtime.shell_variables());
+        }
+        if needs.contains(&Part::Kubelet) {
+            kubelet::add_to(&mut root)?;
+        }
         root.write(&initramfs)?;
         let console = self.folder.join(format!("{name}.log"));
         let boot = Boot { kernel: &self.kernel.image, initramfs: &initramfs, disk: disk.as_deref(), console: &console };
-        let outcome = guest::boot(shape, boot, limit, &mut show)?;
+        let outcome = guest::boot(shape, boot, scenario.limit(), &mut show)?;
         let files = self.folder.join(&name);
         judge::keep_files(&outcome.report, &files)?;
         let mut complaints = outcome.complaints();
@@ -137,9 +131,17 @@ impl Machines {
 }
 
 /// What every scenario may read beside it: name and path.
-pub(crate) fn scripts() -> [(&'static str, PathBuf); 4] {
-    [("report.sh", "tests/vm"), ("ranks.sh", "tests/vm"), ("node.sh", "tests/vm"), ("train.py", "tests/launchers")]
-        .map(|(name, folder)| (name, workspace().join(folder).join(name)))
+pub(crate) fn scripts() -> [(&'static str, PathBuf); 7] {
+    [
+        ("report.sh", "tests/vm"),
+        ("ranks.sh", "tests/vm"),
+        ("node.sh", "tests/vm"),
+        ("pod.sh", "tests/vm"),
+        ("run.sh", "tests/vm"),
+        ("launch", "tests/vm"),
+        ("train.py", "tests/launchers"),
+    ]
+    .map(|(name, folder)| (name, workspace().join(folder).join(name)))
 }
 
 /// All declared shapes.
@@ -160,13 +162,13 @@ pub(crate) fn run_all(machines: &Machines, progress: &mut Progress) -> Result<St
 fn run_scenarios(
     machines: &Machines,
     shape: &Shape,
-    scenarios: &[String],
+    scenarios: &[Scenario],
     progress: &mut Progress,
 ) -> Result<Vec<String>> {
     let mut skipped = Vec::new();
     for scenario in scenarios {
         progress.step(format!("{scenario} in the emulated machine {}", shape.name));
-        let lacking = if scenario == kubelet::SCENARIO { kubelet::lacking() } else { None };
+        let lacking = if scenario.needs().contains(&Part::Kubelet) { kubelet::lacking() } else { None };
         if let Some(reason) = lacking {
             println!("  SKIPPED {scenario} in {}: {reason}", shape.name);
             skipped.push(format!("{scenario} in {}", shape.name));
@@ -196,9 +198,12 @@ pub(crate) fn shape(name: &str) -> Result<Shape> {
 /// Runs one scenario, or all of the shape's own.
 pub(crate) fn run_one(name: &str, scenario: Option<&str>) -> Result<()> {
     let shape = shape(name)?;
+    let scenarios = match scenario {
+        Some(scenario) => vec![scenario.parse()?],
+        None => shape.scenarios.clone(),
+    };
     let mut progress = Progress::begin();
     let machines = Machines::prepare(&mut progress)?;
-    let scenarios = scenario.map_or_else(|| shape.scenarios.clone(), |scenario| vec![scenario.to_owned()]);
     let skipped = run_scenarios(&machines, &shape, &scenarios, &mut progress)?;
     progress.done(outcome(&skipped));
     Ok(())
@@ -208,13 +213,14 @@ pub(crate) fn run_one(name: &str, scenario: Option<&str>) -> Result<()> {
 pub(crate) fn list() -> Result<()> {
     for shape in shapes()? {
         let gpus: Vec<String> = shape.gpus.iter().map(ToString::to_string).collect();
+        let scenarios: Vec<String> = shape.scenarios.iter().map(ToString::to_string).collect();
         println!(
             "{:12} {} cpus, {} nodes, gpus on {}; scenarios: {}",
             shape.name,
             shape.cpus(),
             shape.nodes.len(),
             gpus.join(","),
-            shape.scenarios.join(", ")
+            scenarios.join(", ")
         );
     }
     Ok(())

@@ -8,6 +8,8 @@ use oarlock_core::idset::CpuSet;
 use oarlock_core::pci::PciAddress;
 use serde::Deserialize;
 
+use super::scenario::Scenario;
+
 /// One declared machine.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -31,7 +33,7 @@ pub(crate) struct Shape {
     /// The node that `auto` gives rank i; left out where it is the node of its GPU.
     pub(crate) ranks_on: Option<Vec<i64>>,
     /// The scenarios that run on this shape.
-    pub(crate) scenarios: Vec<String>,
+    pub(crate) scenarios: Vec<Scenario>,
     /// The nodes, numbered from 0.
     pub(crate) nodes: Vec<NodeShape>,
 }
@@ -214,7 +216,7 @@ mod tests {
         assert!(shapes.len() >= 5, "{} shapes", shapes.len());
         for shape in shapes {
             for scenario in &shape.scenarios {
-                let path = folder.join(format!("scenarios/{scenario}.sh"));
+                let path = folder.join(format!("scenarios/{}.sh", scenario.script));
                 assert!(path.exists(), "{} names {scenario}, and {} is not there", shape.name, path.display());
             }
         }

@@ -1,0 +1,116 @@
+//! Container runtimes for the guest, as Debian has them, and our own programs beside them.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+
+use super::initramfs::Initramfs;
+use crate::build::{cargo, target_folder};
+use crate::command;
+use crate::debian::Wanted;
+
+/// The parts of a container runtime that scenarios differ in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Runtime {
+    /// What speaks to kubelet.
+    pub(crate) containerd: Containerd,
+    /// crun starts the containers, else runc.
+    pub(crate) crun: bool,
+    /// systemd is the guest's first process and makes the cgroups, else the runtime makes them itself.
+    pub(crate) systemd: bool,
+}
+
+/// Which containerd.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Containerd {
+    /// NRI is on. Since 1.36 kubelet asks the runtime for its cgroup driver, and containerd answers that since 2.0.
+    #[default]
+    V2_1,
+    /// NRI is off unless its settings say otherwise.
+    V1_7,
+}
+
+const NEW: Wanted = Wanted {
+    suite: "sid",
+    packages: &["containerd", "runc", "crun", "systemd"],
+    unread: &["usr/share", "usr/lib/x86_64-linux-gnu/gconv"],
+};
+const OLD: Wanted = Wanted { suite: "trixie", packages: &["containerd", "runc", "crun"], unread: NEW.unread };
+const PROGRAMS: [&str; 5] =
+    ["usr/bin/containerd", "usr/bin/containerd-shim-runc-v2", "usr/bin/ctr", "usr/sbin/runc", "usr/bin/crun"];
+const SYSTEMD: [&str; 3] = ["usr/lib/systemd/systemd", "usr/lib/systemd/systemd-executor", "usr/bin/systemctl"];
+const LIBRARIES: &str = "lib/x86_64-linux-gnu";
+const LOADER: &str = "ld-linux-x86-64.so.2";
+
+/// Our own part beside `oarlock`: where cargo puts it, and where it is in the guest.
+const OWN: [(&str, &str); 4] = [
+    ("oarlock-agent", "bin/oarlock-agent"),
+    ("cri", "bin/cri"),
+    ("examples/pod-resources", "bin/pod-resources"),
+    ("liboarlock_nvml_stub.so", "lib/liboarlock_nvml_stub.so"),
+];
+
+impl Runtime {
+    /// Adds it and our own programs to the guest's first root. `folder` is where Debian's packages are kept on the host.
+    pub(crate) fn add_to(self, root: &mut Initramfs, folder: &Path) -> Result<()> {
+        let mut build = cargo();
+        build.args(["build", "--release", "--locked", "--package", "oarlock-agent", "--bin", "oarlock-agent"]);
+        build.args(["--package", "oarlock-nvml-stub", "--lib", "--package", "oarlock-device-plugin"]);
+        build.args(["--example", "pod-resources", "--package", "oarlock-testkit", "--bin", "cri"]);
+        command::run(build.args(["--features", "oarlock-testkit/cri"]))?;
+        for (built, inside) in OWN {
+            root.add_program(inside, &target_folder().join("release").join(built))?;
+        }
+        let (new, old) = (folder.join("runtime-sid"), folder.join("runtime-trixie"));
+        NEW.in_folder(&new)?;
+        let new = new.join("root");
+        let mut programs = new.clone();
+        // The newer C library is good for all programs, ours among them, and so it comes first.
+        let mut libraries = BTreeSet::new();
+        add_libraries(root, &new, LIBRARIES, &mut libraries)?;
+        if self.containerd == Containerd::V1_7 {
+            OLD.in_folder(&old)?;
+            programs = old.join("root");
+            add_libraries(root, &programs, LIBRARIES, &mut libraries)?;
+        }
+        for program in PROGRAMS {
+            let name = program.rsplit('/').next().unwrap_or(program);
+            root.add_file(&format!("bin/{name}"), &programs.join(program));
+        }
+        root.add_file(&format!("lib64/{LOADER}"), &new.join("usr").join(LIBRARIES).join(LOADER));
+        if self.systemd {
+            for program in SYSTEMD {
+                root.add_file(program, &new.join(program));
+            }
+            add_libraries(root, &new, &format!("usr/{LIBRARIES}/systemd"), &mut BTreeSet::new())?;
+        }
+        Ok(())
+    }
+
+    /// Its parts as variables of the guest's shell.
+    pub(crate) fn shell_variables(self) -> String {
+        let containerd = match self.containerd {
+            Containerd::V2_1 => "2.1",
+            Containerd::V1_7 => "1.7",
+        };
+        let oci_runtime = if self.crun { "crun" } else { "runc" };
+        let cgroup_driver = if self.systemd { "systemd" } else { "cgroupfs" };
+        format!("CONTAINERD={containerd}\nOCI_RUNTIME={oci_runtime}\nCGROUP_DRIVER={cgroup_driver}\n")
+    }
+}
+
+/// Adds the libraries of a folder whose names are not taken yet. Without `usr`, since the host's programs look for theirs
+/// there.
+fn add_libraries(root: &mut Initramfs, debian: &Path, folder: &str, taken: &mut BTreeSet<String>) -> Result<()> {
+    let from = debian.join("usr").join(folder.trim_start_matches("usr/"));
+    for entry in fs::read_dir(&from).with_context(|| format!("cannot read {}", from.display()))? {
+        let path = entry.with_context(|| format!("cannot read {}", from.display()))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_file() && taken.insert(name.clone()) {
+            root.add_file(&format!("{folder}/{name}"), &path);
+        }
+    }
+    Ok(())
+}

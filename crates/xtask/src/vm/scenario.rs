@@ -1,0 +1,124 @@
+//! A scenario, as a shape or a user names it: a script, and the parts it runs on, as in `pods+containerd-1.7+crun`.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use serde::Deserialize;
+
+use super::runtime::{Containerd, Runtime};
+
+/// A script of `tests/vm/scenarios`, and the container runtime below it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Scenario {
+    text: String,
+    /// The script, without its ending.
+    pub(crate) script: String,
+    /// What a script that needs one runs its containers with.
+    pub(crate) runtime: Runtime,
+}
+
+/// What a script finds in its guest beside our programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// A container runtime, the agent, and what asks them.
+    Runtime,
+    /// A kubelet.
+    Kubelet,
+    /// The kernel crate's own tests.
+    KernelTests,
+    /// Debian's torchrun, on a disk.
+    Torchrun,
+}
+
+impl Scenario {
+    /// What its script needs.
+    pub(crate) fn needs(&self) -> &'static [Part] {
+        match self.script.as_str() {
+            "rank-cgroup" => &[Part::KernelTests],
+            "torchrun" => &[Part::Torchrun],
+            "pods" | "churn" | "chaos" => &[Part::Runtime],
+            "training" => &[Part::Runtime, Part::Torchrun],
+            "kubelet" | "kubelet-ranks" => &[Part::Runtime, Part::Kubelet],
+            _ => &[],
+        }
+    }
+
+    /// How long the guest may take, on a machine that does other things too.
+    pub(crate) fn limit(&self) -> Duration {
+        Duration::from_secs(match self.script.as_str() {
+            // kubelet is started several times, and an emulated CPU takes it tens of seconds each time.
+            "kubelet" | "kubelet-ranks" => 600,
+            // Importing torch takes an emulated CPU half a minute, and every rank does it.
+            "torchrun" | "training" | "pods" => 900,
+            "churn" => 1800,
+            "chaos" => 3600,
+            // Five seconds to boot and a few to run.
+            _ => 180,
+        })
+    }
+}
+
+impl FromStr for Scenario {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let mut words = text.split('+');
+        let script = words.next().unwrap_or_default().to_owned();
+        let mut runtime = Runtime::default();
+        for word in words {
+            match word {
+                "containerd-1.7" => runtime.containerd = Containerd::V1_7,
+                "crun" => runtime.crun = true,
+                "systemd" => runtime.systemd = true,
+                _ => bail!("{text} names {word}: the parts of a scenario are containerd-1.7, crun and systemd"),
+            }
+        }
+        let scenario = Self { text: text.to_owned(), script, runtime };
+        ensure!(
+            scenario.runtime == Runtime::default() || scenario.needs().contains(&Part::Runtime),
+            "{text} names parts of a container runtime: {} has none",
+            scenario.script
+        );
+        Ok(scenario)
+    }
+}
+
+impl TryFrom<String> for Scenario {
+    type Error = anyhow::Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scenario_is_a_script_and_the_parts_below_it() {
+        let plain: Scenario = "pods".parse().unwrap();
+        assert_eq!((plain.script.as_str(), plain.runtime), ("pods", Runtime::default()));
+        let parts: Scenario = "pods+containerd-1.7+crun+systemd".parse().unwrap();
+        assert_eq!(parts.script, "pods");
+        assert_eq!(parts.runtime, Runtime { containerd: Containerd::V1_7, crun: true, systemd: true });
+        assert_eq!(parts.to_string(), "pods+containerd-1.7+crun+systemd");
+    }
+
+    #[test]
+    fn an_unknown_part_and_a_part_of_what_is_not_there_are_refused() {
+        let error = "pods+podman".parse::<Scenario>().unwrap_err().to_string();
+        assert!(error.starts_with("pods+podman names podman"), "{error}");
+        let error = "bind+crun".parse::<Scenario>().unwrap_err().to_string();
+        assert_eq!(error, "bind+crun names parts of a container runtime: bind has none");
+    }
+}

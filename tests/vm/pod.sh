@@ -1,0 +1,133 @@
+# Pods, made as kubelet makes them, by asking the container runtime; and what the kernel says of them. Files about a pod are
+# in /tmp/pods/POD.
+
+RANK='"touch-memory","--mib","64","--threads","2","--hold","100000"'
+
+# cgroup_parent POD: as kubelet names it to the runtime.
+cgroup_parent() {
+    case $CGROUP_DRIVER in
+    systemd) echo "kubepods-pod_$1.slice" ;;
+    *) echo "/kubepods/pod_$1" ;;
+    esac
+}
+
+# cgroup_of_pod POD: its folder.
+cgroup_of_pod() {
+    case $CGROUP_DRIVER in
+    systemd) echo "/sys/fs/cgroup/kubepods.slice/kubepods-pod_$1.slice" ;;
+    *) echo "/sys/fs/cgroup/kubepods/pod_$1" ;;
+    esac
+}
+
+# put_sandbox POD ANNOTATIONS: a pod without containers. Annotations are the inside of a JSON object.
+put_sandbox() {
+    mkdir -p "/tmp/pods/$1/log"
+    cat >"/tmp/pods/$1/pod.json" <<END
+{"metadata":{"name":"$1","uid":"uid-of-$1","namespace":"default"},"log_directory":"/tmp/pods/$1/log",
+"labels":{"io.kubernetes.pod.name":"$1","io.kubernetes.pod.namespace":"default","io.kubernetes.pod.uid":"uid-of-$1"},
+"annotations":{$2},"linux":{"cgroup_parent":"$(cgroup_parent "$1")",
+"security_context":{"namespace_options":{"network":2,"pid":1}}}}
+END
+    cri run-pod "/tmp/pods/$1/pod.json" >"/tmp/pods/$1/sandbox"
+}
+
+# put_container POD NAME GPUS COMMAND [SECURITY] [RESOURCES] [MOUNTS]: a container that runs. It holds the GPUs of these
+# indices, separated by spaces, as a device plugin gives them. The rest is the inside of JSON lists and objects.
+put_container() {
+    gpus=
+    for index in $3; do gpus="$gpus${gpus:+,}$(uuid_of "$index")"; done
+    [ -z "$gpus" ] ||
+        gpus="{\"key\":\"NVIDIA_VISIBLE_DEVICES\",\"value\":\"$gpus\"},{\"key\":\"OARLOCK_GPUS\",\"value\":\"$gpus\"}"
+    cat >"/tmp/pods/$1/$2.json" <<END
+{"metadata":{"name":"$2"},"image":{"image":"localhost/busybox:1"},"command":[$4],"envs":[$gpus],"log_path":"$2.log",
+"labels":{"io.kubernetes.container.name":"$2","io.kubernetes.pod.name":"$1","io.kubernetes.pod.namespace":"default",
+"io.kubernetes.pod.uid":"uid-of-$1"},
+"mounts":[${7:-}],"linux":{"security_context":{"namespace_options":{"network":2,"pid":1}${5:+,}${5:-}},
+"resources":{${6:-}}}}
+END
+    cri create "$(cat "/tmp/pods/$1/sandbox")" "/tmp/pods/$1/$2.json" "/tmp/pods/$1/pod.json" >"/tmp/pods/$1/$2" ||
+        return 1
+    cri start "$(cat "/tmp/pods/$1/$2")" || return 1
+    state=$(cri state "$(cat "/tmp/pods/$1/$2")") || return 1
+    echo "${state#running }" >"/tmp/pods/$1/$2.pid"
+}
+
+# remove_pod_now POD: all of it, and its cgroup, as kubelet does it.
+remove_pod_now() {
+    cri stop-pod "$(cat "/tmp/pods/$1/sandbox")"
+    cri remove-pod "$(cat "/tmp/pods/$1/sandbox")"
+    case $CGROUP_DRIVER in
+    systemd) systemctl stop "$(cgroup_parent "$1")" ;;
+    *) rmdir "$(cgroup_of_pod "$1")" ;;
+    esac
+    rm -r "/tmp/pods/$1"
+}
+
+# launcher_of POD NAME: the container's first process.
+launcher_of() {
+    cat "/tmp/pods/$1/$2.pid"
+}
+
+# cgroup_of PID: its folder.
+cgroup_of() {
+    echo "/sys/fs/cgroup$(sed -n 's/^0:://p' "/proc/$1/cgroup")"
+}
+
+# ranks_of POD NAME: the ranks among the container's processes, as RANK PID, a line each, in order.
+ranks_of() {
+    while read -r process; do
+        [ "$(cat "/proc/$process/comm" 2>/dev/null)" != touch-memory ] || echo "$(rank_of "$process") $process"
+    done <"$(cgroup_of "$(launcher_of "$1" "$2")")/cgroup.procs" | sort -n
+}
+
+# ready POD NAME: a line for each rank that has touched its memory.
+ready() {
+    grep READY "/tmp/pods/$1/log/$2.log" 2>/dev/null || true
+}
+
+# are_ready POD NAME COUNT: whether so many ranks have touched their memory, those included that are gone.
+are_ready() {
+    [ "$(ready "$1" "$2" | wc -l)" -ge "$3" ]
+}
+
+# are_held POD COUNT: whether that many ranks of its main container have touched their memory, and are where RANKS_ON
+# says.
+are_held() {
+    [ "$(ranks_of "$1" main | wc -l)" = "$2" ] || return 1
+    ranks_of "$1" main | while read -r rank process; do
+        node=$(entry "$rank" "$RANKS_ON")
+        [ -z "$(stray_threads "$process" "$(cpus_of "$node")")" ] || return 1
+        case $(anonymous_mib "$process") in
+        *' '*) return 1 ;;
+        "$node:6"[4-9] | "$node:7"*) ;;
+        *) return 1 ;;
+        esac
+    done
+}
+
+# check_job WHO POD CPUS MEMS: its ranks are where RANKS_ON says; its launcher may use all of its container, which has
+# these CPUs and nodes.
+check_job() {
+    ranks_of "$2" main >/tmp/ranks
+    while read -r _ process; do
+        check_rank "$process" 64 "$1"
+    done </tmp/ranks
+    launcher=$(launcher_of "$2" main)
+    check "$1: the launcher may use cpus $3" "$3" "$(status_of "$launcher" Cpus_allowed_list)"
+    check "$1: and memory of nodes $4" "$4" "$(status_of "$launcher" Mems_allowed_list)"
+    case $(cgroup_of "$launcher") in
+    */oarlock-*) seen="in $(cgroup_of "$launcher")" ;;
+    *) seen="in the container" ;;
+    esac
+    check "$1: it is in no rank's cgroup" "in the container" "$seen"
+}
+
+# rank_cgroups: how many cgroups of ranks there are.
+rank_cgroups() {
+    find /sys/fs/cgroup -type d -name 'oarlock-rank-*' | wc -l
+}
+
+# are_rank_cgroups COUNT: whether there are so many.
+are_rank_cgroups() {
+    [ "$(rank_cgroups)" = "$1" ]
+}
