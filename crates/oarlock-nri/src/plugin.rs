@@ -68,7 +68,7 @@ pub trait Plugin: Send + Sync + 'static {
         async { Ok(Vec::new()) }
     }
 
-    /// The runtime says that it ends.
+    /// The runtime says that it ends. containerd (1.7.24, 2.1.9) never does: it hangs up.
     fn shutdown(&self) -> impl Future<Output = ()> + Send {
         async {}
     }

@@ -22,7 +22,8 @@ tokio::task_local! {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UpdateError {
     /// The call was made by a handler. The runtime holds a lock until the handler has answered, and would wait for that
-    /// lock: changes belong into the handler's answer, or into a task that outlives it.
+    /// lock: changes belong into the handler's answer, or into a task that outlives it. A task that the handler waits for
+    /// is not noticed here; the runtime then hangs up.
     #[error("containers cannot be changed from within a handler: the runtime waits for its answer first")]
     InHandler,
     /// The connection has ended.
