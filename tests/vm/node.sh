@@ -234,9 +234,20 @@ gpus_of_the_shape() {
     echo "{\"name\":\"$SHAPE\",\"nodes\":[$nodes],\"gpus\":[$gpus]}"
 }
 
+# kubelets_word: what kubelet could give away and what pods hold. A kubelet with too much to do does not answer at once.
+kubelets_word() {
+    for _ in 1 2 3 4 5; do
+        if pod-resources "$KUBELET_ROOT" >/tmp/kubelets-word; then
+            cat /tmp/kubelets-word
+            return
+        fi
+        sleep 1
+    done
+}
+
 # allocatable RESOURCE: ids and nodes of those that kubelet could give away, a line each.
 allocatable() {
-    pod-resources "$KUBELET_ROOT" | sed -n "s|^allocatable oarlock.dev/$1 ||p" | sort
+    kubelets_word | sed -n "s|^allocatable oarlock.dev/$1 ||p" | sort
 }
 
 # allocatable_are COUNT: whether kubelet could give away so many GPUs.
@@ -246,7 +257,7 @@ allocatable_are() {
 
 # held POD: ids and nodes of what the pod has of ours, a line each. A pod from a file is called after its host too.
 held() {
-    pod-resources "$KUBELET_ROOT" | sed -n "s|^held default $1-$SHAPE main oarlock.dev/[^ ]* ||p" | sort
+    kubelets_word | sed -n "s|^held default $1-$SHAPE main oarlock.dev/[^ ]* ||p" | sort
 }
 
 # holds POD COUNT: whether the pod has so many.
@@ -277,7 +288,7 @@ told_health() {
 
 # cpus_held POD: the CPUs that are the pod's own.
 cpus_held() {
-    pod-resources "$KUBELET_ROOT" | sed -n "s|^cpus default $1-$SHAPE main ||p"
+    kubelets_word | sed -n "s|^cpus default $1-$SHAPE main ||p"
 }
 
 # nodes_among: how many of the lines of ids and nodes name which, as COUNTxNODE.
