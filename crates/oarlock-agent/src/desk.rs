@@ -167,7 +167,13 @@ impl Desk {
         let mut known = Known::new(container);
         let key = (pod.uid.clone(), known.name.clone());
         known.leave_cpuset = self.rules.container_cpuset == ContainerCpuset::Leave || state.failed.contains(&key);
-        let decision = if Self::concerns_us(pod, container) { self.decide(state, &known) } else { Decision::Leave };
+        let decision = if Self::concerns_us(pod, container) {
+            self.decide(state, &known)
+        } else {
+            // Nobody will ask for these again.
+            (known.env, known.annotations) = (Vec::new(), BTreeMap::new());
+            Decision::Leave
+        };
         let mut created = Created::default();
         match decision {
             Decision::Leave => {}

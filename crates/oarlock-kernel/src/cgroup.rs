@@ -2,6 +2,7 @@
 
 mod write;
 
+use std::ffi::OsString;
 use std::fmt;
 use std::path::{Component, Path};
 use std::str::FromStr;
@@ -9,6 +10,7 @@ use std::str::FromStr;
 use oarlock_core::{CpuSet, NodeSet};
 
 use crate::folder::{Filesystem, Folder, ReadError};
+use crate::rank_cgroup;
 
 pub use write::{CpusetError, WriteError};
 
@@ -181,9 +183,11 @@ impl Cgroup {
         Ok(Some(processes))
     }
 
+    /// Those below it, without rank cgroups: their processes are listed here.
     fn children(&self) -> Result<Vec<Folder>, ReadError> {
         let mut children = Vec::new();
-        for name in self.folder.folders()? {
+        let is_rank = |name: &OsString| name.to_str().is_some_and(|name| name.starts_with(rank_cgroup::PREFIX));
+        for name in self.folder.folders()?.iter().filter(|name| !is_rank(name)) {
             children.extend(self.folder.below(name.as_ref())?);
         }
         Ok(children)

@@ -49,6 +49,23 @@ fn a_cgroup_says_what_was_asked_for_and_what_is_effective() {
 }
 
 #[test]
+fn the_processes_below_are_those_of_all_cgroups_but_threaded_ones() {
+    let root = tree();
+    let container = root.path().join("kubepods.slice/pod:7.slice/ctr.scope");
+    for (name, kind, processes) in
+        [("own", "domain", "17\n"), ("own/deeper", "domain", "19\n"), ("oarlock-rank-0", "threaded", "not to be read")]
+    {
+        fs::create_dir_all(container.join(name)).unwrap();
+        fs::write(container.join(name).join("cgroup.type"), kind).unwrap();
+        fs::write(container.join(name).join("cgroup.procs"), processes).unwrap();
+    }
+    let container = cgroup(&root, "/kubepods.slice/pod:7.slice/ctr.scope").unwrap();
+    let mut processes = container.processes_below().unwrap().unwrap();
+    processes.sort_unstable();
+    assert_eq!(processes, [17, 19, 4100, 4200]);
+}
+
+#[test]
 fn a_file_that_is_not_there_is_none_and_one_that_makes_no_sense_is_an_error() {
     let root = tree();
     let rank = cgroup(&root, "/kubepods.slice/pod:7.slice/ctr.scope/oarlock-0").unwrap();
