@@ -18,23 +18,24 @@
 //! - when the container is narrowed later, what is in effect narrows at once, and widens again with the container.
 //! - pages move with a process that moves, and when `cpuset.mems` changes, before the call returns.
 
+mod error;
+mod let_go;
+
 use std::collections::BTreeSet;
 use std::io;
-use std::path::PathBuf;
 
 use oarlock_core::request::MAX_RANKS;
 use oarlock_core::{CpuSet, NodeSet};
 use rustix::io::Errno;
 
-use crate::cgroup::{Cgroup, CgroupType, CpusetError, Hierarchy, WriteError};
+use crate::cgroup::{Cgroup, CgroupType, Hierarchy, WriteError};
 use crate::folder::{ReadError, gone};
 use crate::proc::{Live, Proc, Process};
 
+pub use error::RankCgroupError;
+
 /// What the names of rank cgroups begin with; the rank's number follows.
 pub const PREFIX: &str = "oarlock-rank-";
-
-/// A rank that starts processes faster than they are moved out of its cgroup is given up after so many moves.
-const MOST_MOVES: u32 = 100_000;
 
 /// What a rank is held to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -52,68 +53,6 @@ pub struct Held {
     pub cpus: CpuSet,
     /// `cpuset.mems.effective`.
     pub mems: NodeSet,
-}
-
-/// Why a rank is not held.
-#[derive(Debug, thiserror::Error)]
-pub enum RankCgroupError {
-    /// This container's cgroup cannot have rank cgroups: its ranks can be bound by affinity alone. Nothing was changed.
-    #[error("\"{}\" cannot hold ranks: {why}", path.display())]
-    CannotHold {
-        /// The container's cgroup.
-        path: PathBuf,
-        /// The reason, in words.
-        why: String,
-        /// What the kernel said, where it was asked.
-        source: Option<io::Error>,
-    },
-    /// The kernel gives something else than the wall: the container has none of the CPUs, or none of the nodes.
-    #[error("\"{}\" is given {got} where {wanted} was asked for: the container has none of these", path.display())]
-    NotGiven {
-        /// `cpuset.cpus` or `cpuset.mems` of the rank cgroup.
-        path: PathBuf,
-        /// What was asked for, in the kernel's list form.
-        wanted: String,
-        /// What is in effect.
-        got: String,
-    },
-    /// The process is of another container.
-    #[error("process {pid} is in \"{cgroup}\" and not in \"{}\"", container.display())]
-    OfAnother {
-        /// The process.
-        pid: u32,
-        /// Where it is.
-        cgroup: String,
-        /// The container's cgroup.
-        container: PathBuf,
-    },
-    /// Processes of the rank cgroup come faster than they can be moved.
-    #[error("\"{}\" still holds processes after {MOST_MOVES} were moved", path.display())]
-    Unending {
-        /// The rank cgroup.
-        path: PathBuf,
-    },
-    /// A rank's number is below 8,192.
-    #[error("rank {rank} is out of range: a local rank is a number from 0 to {}", MAX_RANKS - 1)]
-    OutOfRange {
-        /// The number.
-        rank: u32,
-    },
-    /// A file could not be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// A file could not be written.
-    #[error(transparent)]
-    Write(#[from] WriteError),
-}
-
-impl From<CpusetError> for RankCgroupError {
-    fn from(error: CpusetError) -> Self {
-        match error {
-            CpusetError::Read(error) => error.into(),
-            CpusetError::Write(error) => error.into(),
-        }
-    }
 }
 
 /// The rank cgroups of one container.
@@ -261,18 +200,6 @@ impl RankCgroups<'_> {
         }
     }
 
-    /// Moves every process of every rank back into the container's cgroup, and removes the rank cgroups. Returns the ranks
-    /// that had one. Their pages move to the container's nodes only where they may not stay; their threads get the
-    /// container's CPUs, except for those that bound themselves.
-    pub fn let_go(&self) -> Result<Vec<u32>, RankCgroupError> {
-        let ranks = self.ranks()?;
-        for &rank in &ranks {
-            self.empty(rank)?;
-        }
-        self.leave_if_empty()?;
-        Ok(ranks)
-    }
-
     fn make(&self, rank: u32) -> Result<Live<Cgroup>, RankCgroupError> {
         let Live::Here(()) = self.check()? else { return Ok(Live::Vanished) };
         match self.container.folder.make_folder(&name_of(rank)) {
@@ -391,43 +318,6 @@ impl RankCgroups<'_> {
             && let Some(home) = self.hierarchy.cgroup(&home)?
         {
             home.write("cgroup.procs", &pid.to_string())?;
-        }
-        Ok(())
-    }
-
-    fn empty(&self, rank: u32) -> Result<(), RankCgroupError> {
-        let Some(cgroup) = self.rank(rank)? else { return Ok(()) };
-        for _ in 0..MOST_MOVES {
-            match cgroup.threads()?.unwrap_or_default().first() {
-                // The number of any thread moves its whole process.
-                Some(tid) => {
-                    self.container.write("cgroup.procs", &tid.to_string())?;
-                }
-                None if self.remove_empty(rank)? => return Ok(()),
-                None => {}
-            }
-        }
-        Err(RankCgroupError::Unending { path: cgroup.path().to_owned() })
-    }
-
-    /// Whether the rank's cgroup is gone now; not where a process came into it.
-    fn remove_empty(&self, rank: u32) -> Result<bool, RankCgroupError> {
-        match self.container.folder.remove_folder(&name_of(rank)) {
-            Ok(()) => Ok(true),
-            Err(errno) if gone(errno) => Ok(true),
-            Err(Errno::BUSY) => Ok(false),
-            Err(errno) => {
-                let path = self.container.path().join(name_of(rank));
-                Err(ReadError::Io { path, source: errno.into() }.into())
-            }
-        }
-    }
-
-    /// The controller is enabled for ranks: without any, the container is an ordinary one again.
-    fn leave_if_empty(&self) -> Result<(), RankCgroupError> {
-        let enabled = self.container.subtree_control()?.unwrap_or_default();
-        if enabled.iter().any(|name| name == "cpuset") && self.container.folder.folders()?.is_empty() {
-            self.container.write("cgroup.subtree_control", "-cpuset")?;
         }
         Ok(())
     }

@@ -1,0 +1,60 @@
+//! Taking rank cgroups away again.
+
+use rustix::io::Errno;
+
+use super::{RankCgroupError, RankCgroups, name_of};
+use crate::folder::{ReadError, gone};
+
+/// A rank that starts processes faster than they are moved out of its cgroup is given up after so many moves.
+pub(super) const MOST_MOVES: u32 = 100_000;
+
+impl RankCgroups<'_> {
+    /// Moves every process of every rank back into the container's cgroup, and removes the rank cgroups. Returns the ranks
+    /// that had one. Their pages move to the container's nodes only where they may not stay; their threads get the
+    /// container's CPUs, except for those that bound themselves.
+    pub fn let_go(&self) -> Result<Vec<u32>, RankCgroupError> {
+        let ranks = self.ranks()?;
+        for &rank in &ranks {
+            self.empty(rank)?;
+        }
+        self.leave_if_empty()?;
+        Ok(ranks)
+    }
+
+    fn empty(&self, rank: u32) -> Result<(), RankCgroupError> {
+        let Some(cgroup) = self.rank(rank)? else { return Ok(()) };
+        for _ in 0..MOST_MOVES {
+            match cgroup.threads()?.unwrap_or_default().first() {
+                // The number of any thread moves its whole process.
+                Some(tid) => {
+                    self.container.write("cgroup.procs", &tid.to_string())?;
+                }
+                None if self.remove_empty(rank)? => return Ok(()),
+                None => {}
+            }
+        }
+        Err(RankCgroupError::Unending { path: cgroup.path().to_owned() })
+    }
+
+    /// Whether the rank's cgroup is gone now; not where a process came into it.
+    pub(super) fn remove_empty(&self, rank: u32) -> Result<bool, RankCgroupError> {
+        match self.container.folder.remove_folder(&name_of(rank)) {
+            Ok(()) => Ok(true),
+            Err(errno) if gone(errno) => Ok(true),
+            Err(Errno::BUSY) => Ok(false),
+            Err(errno) => {
+                let path = self.container.path().join(name_of(rank));
+                Err(ReadError::Io { path, source: errno.into() }.into())
+            }
+        }
+    }
+
+    /// The controller is enabled for ranks: without any, the container is an ordinary one again.
+    pub(super) fn leave_if_empty(&self) -> Result<(), RankCgroupError> {
+        let enabled = self.container.subtree_control()?.unwrap_or_default();
+        if enabled.iter().any(|name| name == "cpuset") && self.container.folder.folders()?.is_empty() {
+            self.container.write("cgroup.subtree_control", "-cpuset")?;
+        }
+        Ok(())
+    }
+}
