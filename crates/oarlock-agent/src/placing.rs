@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use oarlock_device_plugin::advertise::Thing;
 use oarlock_device_plugin::pod_resources::PodResources;
 use oarlock_discovery::Found;
-use oarlock_kernel::ledger::boot_id;
+use oarlock_kernel::ledger::{HEEDED_EVERY, boot_id};
 use oarlock_nri::Settings;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::JoinSet;
@@ -25,9 +24,6 @@ use crate::place::{Given, Knowledge, OwnResources};
 use crate::ranks::Ranks;
 use crate::runtime::OfRuntime;
 use crate::tell::Notice;
-
-/// The ledger is looked at so often for what was unpinned by hand.
-const LEDGER_LOOK: Duration = Duration::from_secs(2);
 
 /// All that places containers, running.
 #[derive(Debug)]
@@ -93,7 +89,7 @@ impl Placing {
         tasks.spawn({
             let desk = Arc::clone(&desk);
             async move {
-                let mut turns = interval(LEDGER_LOOK);
+                let mut turns = interval(HEEDED_EVERY);
                 turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 loop {
                     turns.tick().await;

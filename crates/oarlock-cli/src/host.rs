@@ -113,13 +113,12 @@ impl Host {
         Ok(Found { containers, problems })
     }
 
-    /// Changes an entry that is still there, under the ledger's lock; whether it was.
-    pub(crate) fn change(&self, id: &str, change: impl FnOnce(&mut Entry)) -> anyhow::Result<bool> {
+    /// Marks the entry of a container as unpinned; whether that is new. There may be none any more.
+    pub(crate) fn mark_unpinned(&self, id: &str) -> anyhow::Result<bool> {
         let locked = self.ledger.lock(PATIENCE)?;
         let mut reader = self.ledger.reader(self.boot.clone());
-        let Some(mut entry) = reader.read()?.get(id).cloned() else { return Ok(false) };
-        change(&mut entry);
-        locked.put(&entry)?;
+        let Some(entry) = reader.read()?.get(id).filter(|entry| !entry.unpinned) else { return Ok(false) };
+        locked.put(&Entry { unpinned: true, ..entry.clone() })?;
         Ok(true)
     }
 

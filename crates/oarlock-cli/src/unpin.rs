@@ -1,6 +1,7 @@
 //! `oarlock unpin`: takes away again what Oarlock put around a container and its ranks.
 
 use std::process::ExitCode;
+use std::thread;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -8,12 +9,16 @@ use oarlock_core::CpuSet;
 use oarlock_core::idset::{Cpu, Kind as _};
 use oarlock_core::launcher;
 use oarlock_core::request::MAX_RANKS;
+use oarlock_kernel::ledger::HEEDED_EVERY;
 use oarlock_kernel::rank_cgroup::RankCgroups;
 use oarlock_kernel::{Live, affinity};
 
 use crate::failure::{Failure, one_line};
 use crate::host::{Container, Host, HostFlags, Which};
 use crate::output::{note, print};
+
+/// An agent that still takes marks away after so many has a fault of its own.
+const MARKED_AGAIN: u32 = 10;
 
 /// Takes every rank cgroup away again and restores the cpuset that the container had
 #[derive(Debug, Args)]
@@ -43,6 +48,7 @@ impl Unpin {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         let host = self.host.open()?;
         let found = host.find(&self.what.container.map_or(Which::All, Which::Container))?;
+        mark(&host, &found.containers)?;
         let mut failures = 0;
         for container in &found.containers {
             match unpin(&host, container) {
@@ -60,6 +66,22 @@ impl Unpin {
     }
 }
 
+/// First of all, so that an agent does not do again what is undone here. It may have been about to write an entry, and then
+/// takes the mark away once.
+fn mark(host: &Host, containers: &[Container]) -> anyhow::Result<()> {
+    for _ in 0..MARKED_AGAIN {
+        let mut some_are_new = false;
+        for container in containers {
+            some_are_new |= host.mark_unpinned(&container.entry.id)?;
+        }
+        if !some_are_new {
+            break;
+        }
+        thread::sleep(3 * HEEDED_EVERY);
+    }
+    Ok(())
+}
+
 /// Undoes what was done, and says what that was. A container that ends meanwhile has nothing left to undo.
 fn unpin(host: &Host, container: &Container) -> anyhow::Result<String> {
     let cgroup = container.cgroup(&host.proc);
@@ -71,8 +93,6 @@ fn unpin(host: &Host, container: &Container) -> anyhow::Result<String> {
         host.forget(&container.entry.id)?;
         return Ok("has ended".to_owned());
     }
-    // First, so that an agent does not do again what is undone here.
-    host.change(&container.entry.id, |entry| entry.unpinned = true)?;
     let mut done = Vec::new();
     if let Some(ranks) = &ranks {
         let held = let_go(ranks)?;

@@ -25,6 +25,10 @@ pub use read::{Contents, Reader};
 /// The longest container id.
 const LONGEST_ID: usize = 128;
 
+/// A living agent looks so often for what was unpinned by hand: whoever marks an entry waits a little longer before undoing
+/// what the agent did.
+pub const HEEDED_EVERY: Duration = Duration::from_millis(100);
+
 /// Where the ledger is.
 #[derive(Debug, Clone)]
 pub struct LedgerFolder {
