@@ -41,7 +41,7 @@ impl Scenario {
             "torchrun" => &[Part::Torchrun],
             "pods" | "churn" | "chaos" => &[Part::Runtime],
             "training" => &[Part::Runtime, Part::Torchrun],
-            "kubelet" | "kubelet-ranks" => &[Part::Runtime, Part::Kubelet],
+            "kubelet" | "kubelet-nodes" | "kubelet-ranks" => &[Part::Runtime, Part::Kubelet],
             _ => &[],
         }
     }
@@ -50,7 +50,7 @@ impl Scenario {
     pub(crate) fn limit(&self) -> Duration {
         Duration::from_secs(match self.script.as_str() {
             // kubelet is started several times, and an emulated CPU takes it tens of seconds each time.
-            "kubelet" | "kubelet-ranks" => 600,
+            "kubelet" | "kubelet-nodes" | "kubelet-ranks" => 600,
             // Importing torch takes an emulated CPU half a minute, and every rank does it.
             "torchrun" | "training" | "pods" => 900,
             "churn" => 1800,
