@@ -59,7 +59,7 @@ check "bound: and has no cpuset" "" "$(cat "$(cgroup_of "$(launcher_of bound sid
 # A rank that dies is started again by its launcher. Whoever is killed beside it, it is held again.
 for victims in "" "agent" "containerd" "agent containerd"; do
     who="rank 3${victims:+ and $victims} killed"
-    seen=$(synchronised)
+    heard=$(synchronised)
     ranks_of bound main | grep -v '^3 ' >others
     processes=$(for victim in $victims; do eval "echo \$$victim"; done)
     if [ -n "$victims" ]; then
@@ -72,7 +72,7 @@ for victims in "" "agent" "containerd" "agent containerd"; do
     for process in $(sed -n '1p;$p' others | cut -d' ' -f2); do check_rank "$process" 64 "$who"; done
     case $victims in *containerd*) start_containerd ;; esac
     case $victims in agent*) start_agent ;; esac
-    [ -z "$victims" ] || passes "$who: the agent knows what runs" have_synchronised "$seen"
+    [ -z "$victims" ] || passes "$who: the agent knows what runs" have_synchronised "$heard"
     passes "$who: every rank is held" are_held bound "$RANKS"
     check_job "$who" bound "$ALL_CPUS" "$ALL_NODES"
 done
