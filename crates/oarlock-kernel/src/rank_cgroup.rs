@@ -11,12 +11,18 @@
 //! Limits of memory and of process numbers stay the container's, and the runtime removes the tree with the container.
 //! What is written here outlives whoever writes it: a rank stays held when the agent dies.
 //!
-//! Some containers cannot hold ranks: [`RankCgroupError::CannotHold`] says so, and nothing of them is changed.
+//! Some containers cannot hold ranks, above all those that manage sub-cgroups of their own: [`RankCgroupError::CannotHold`]
+//! says so, and nothing of them is changed. A container that holds ranks, and can write its cgroups, can make sub-cgroups
+//! all the same, but the kernel lets no process into them (`EOPNOTSUPP`) until the ranks are let go.
 //!
-//! - cpusets are wider on paper than in effect: CPUs and nodes that the container does not have are accepted and not given.
+//! What the kernel does with them, each tried in `live.rs`:
+//!
+//! - cpusets may be wider on paper than in effect: CPUs and nodes that the container does not have are accepted and not given.
 //!   Where it has none of them, the kernel gives the container's; [`RankCgroups::hold`] reads back what is in effect.
 //! - when the container is narrowed later, what is in effect narrows at once, and widens again with the container.
 //! - pages move with a process that moves, and when `cpuset.mems` changes, before the call returns.
+//! - Linux 6.1 does not let a cgroup with processes go back to having no cpuset of its own: it is then given all there is.
+//! - a process that has ended, and was not waited for, is not moved, and the kernel says nothing.
 
 mod error;
 mod let_go;
@@ -151,7 +157,7 @@ impl RankCgroups<'_> {
         // Without its wall an empty rank cgroup is of no use, and the container is to be as it was.
         if is_new && !matches!(held, Ok(Live::Here(_))) {
             drop(self.remove_empty(rank));
-            drop(self.leave_if_empty());
+            drop(self.leave(true));
         }
         held
     }

@@ -1,3 +1,4 @@
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
 use super::*;
@@ -83,9 +84,12 @@ fn nothing_but_executions_wakes_the_listener() {
 
 /// What opening says in a namespace of its own; `None` where this host makes none.
 fn said_under(unshare: &[&str]) -> Option<String> {
-    let own = std::env::current_exe().unwrap();
-    let mut command = Command::new("unshare");
-    command.args(unshare).arg(own).args(["exec_events::tests::say", "--exact", "--ignored", "--nocapture"]);
+    said_by(Command::new("unshare").args(unshare).arg(std::env::current_exe().unwrap()))
+}
+
+/// What opening says in this test's program, which the command runs; `None` where that cannot be run.
+fn said_by(command: &mut Command) -> Option<String> {
+    command.args(["exec_events::tests::say", "--exact", "--ignored", "--nocapture"]);
     let output = command.stderr(Stdio::inherit()).output().ok().filter(|output| output.status.success())?;
     let output = String::from_utf8(output.stdout).unwrap();
     Some(output.split("said: ").nth(1).unwrap().lines().next().unwrap().to_owned())
@@ -120,5 +124,17 @@ fn in_namespaces_that_the_kernel_does_not_speak_to_the_error_says_so() {
     // Linux 6.6 and later let anybody join the group.
     if let Some(said) = said_under(&["--user", "--map-root-user"]) {
         assert!(said.contains("user namespace"), "{said}");
+    }
+}
+
+#[test]
+fn whoever_is_not_root_is_told_what_it_takes() {
+    if subscribe(BUFFER).is_none() {
+        return;
+    }
+    match said_by(Command::new(std::env::current_exe().unwrap()).uid(65534)) {
+        // Linux 6.6 and later let anybody listen.
+        Some(said) => assert!(said == "open" || said.contains("CAP_NET_ADMIN"), "{said}"),
+        None => println!("not tried: this program cannot be run by another user"),
     }
 }

@@ -17,7 +17,7 @@ impl RankCgroups<'_> {
         for &rank in &ranks {
             self.empty(rank)?;
         }
-        self.leave_if_empty()?;
+        self.leave(!ranks.is_empty())?;
         Ok(ranks)
     }
 
@@ -49,10 +49,13 @@ impl RankCgroups<'_> {
         }
     }
 
-    /// The controller is enabled for ranks: without any, the container is an ordinary one again.
-    pub(super) fn leave_if_empty(&self) -> Result<(), RankCgroupError> {
+    /// Without ranks the container is an ordinary one again: nothing else needs the controller there. Where it had none
+    /// (`had_ranks`), and sub-cgroups of its own, it was not enabled here.
+    pub(super) fn leave(&self, had_ranks: bool) -> Result<(), RankCgroupError> {
         let enabled = self.container.subtree_control()?.unwrap_or_default();
-        if enabled.iter().any(|name| name == "cpuset") && self.container.folder.folders()?.is_empty() {
+        let names = self.container.folder.folders()?;
+        let is_left = names.is_empty() || (had_ranks && self.ranks()?.is_empty());
+        if is_left && enabled.iter().any(|name| name == "cpuset") {
             self.container.write("cgroup.subtree_control", "-cpuset")?;
         }
         Ok(())

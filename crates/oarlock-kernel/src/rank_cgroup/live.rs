@@ -165,6 +165,28 @@ fn a_container_with_sub_cgroups_or_controllers_for_them_cannot_hold_ranks_and_st
 }
 
 #[test]
+fn a_container_that_holds_ranks_can_put_no_process_into_sub_cgroups_of_its_own() {
+    let Some(container) = Container::new() else { return };
+    container.held(0, &Wall::default());
+    let member = Member::of(&container);
+    let own = container.folder.join("own");
+    fs::create_dir(&own).unwrap();
+    assert_eq!(fs::read_to_string(own.join("cgroup.type")).unwrap(), "domain invalid\n");
+    let error = fs::write(own.join("cgroup.procs"), member.pid().to_string()).unwrap_err();
+    assert_eq!(Errno::from_io_error(&error), Some(Errno::OPNOTSUPP));
+    // Ranks that are held stay so; another one is none that this container can hold.
+    container.held(0, &Wall::default());
+    assert!(matches!(container.ranks().hold(1, &Wall::default()), Err(RankCgroupError::CannotHold { .. })));
+    assert_eq!(container.ranks().let_go().unwrap(), [0]);
+    container.is_as_it_was();
+    fs::write(own.join("cgroup.procs"), member.pid().to_string()).unwrap();
+    // What the container then enables for its own is not taken away.
+    container.write("cgroup.subtree_control", "+cpuset");
+    assert_eq!(container.ranks().let_go().unwrap(), [0_u32; 0]);
+    assert_eq!(container.read("cgroup.subtree_control"), "cpuset");
+}
+
+#[test]
 fn a_wall_that_the_kernel_refuses_leaves_no_rank_cgroup_behind() {
     let Some(container) = Container::new() else { return };
     let absent = Wall { cpus: None, mems: Some(NodeSet::of(1000)) };
