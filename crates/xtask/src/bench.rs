@@ -25,7 +25,7 @@ struct Goal {
     benchmark: &'static str,
 }
 
-const GOALS: [Goal; 11] = [
+const GOALS: [Goal; 13] = [
     Goal {
         what: "plan: 8 ranks, 8 nodes, 256 CPUs, `auto`",
         promised: "≤ 20 µs",
@@ -63,6 +63,12 @@ const GOALS: [Goal; 11] = [
     Goal { what: "the same, 4 of 8", promised: "≤ 100 µs", benchmark: "prefer/mixed links, of 8/4" },
     Goal { what: "a CPU list of 256 CPUs, read", promised: "–", benchmark: "idset/parse 256 cpus" },
     Goal { what: "the same, printed", promised: "–", benchmark: "idset/print 256 cpus" },
+    Goal {
+        what: "the ledger of 100 containers, read where nothing changed",
+        promised: "–",
+        benchmark: "ledger/nothing changed",
+    },
+    Goal { what: "the same, where one entry changed", promised: "–", benchmark: "ledger/one of 100 entries changed" },
 ];
 
 /// Measures everything, and prints the table in Markdown.
@@ -71,7 +77,7 @@ pub(crate) fn run() -> Result<()> {
     progress.step("packages for building");
     packages::require(&[For::Building])?;
     progress.step("benchmarks: cargo bench");
-    let packages = ["--package", "oarlock-core", "--package", "oarlock-device-plugin"];
+    let packages = ["--package", "oarlock-core", "--package", "oarlock-kernel", "--package", "oarlock-device-plugin"];
     command::run(cargo().arg("bench").args(packages).args(["--locked", "--bench", "*"]))?;
     progress.step("the agent: cargo bench -p oarlock-agent");
     let agent = agent()?;
