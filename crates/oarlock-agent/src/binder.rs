@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use oarlock_kernel::exec_events::{self, ExecEvent, ExecEvents};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc::UnboundedSender;
 
 use binding::Binding;
@@ -26,14 +27,15 @@ pub(crate) use ward::Ward;
 const SWEEP: Duration = Duration::from_secs(2);
 /// Without events, so often.
 const SWEEP_ALONE: Duration = Duration::from_millis(500);
-/// After lost events, so soon, and not more often.
+/// After lost events, so soon, and not more often. Where a sweep costs much, not sooner than it takes a tenth of a CPU.
 const SWEEP_AFTER_LOSS: Duration = Duration::from_millis(250);
+const SWEEPING: u32 = 10;
 /// Every so often the walls are checked.
 const CHECK: Duration = Duration::from_secs(10);
-/// Of each window, so much is spent on looks at processes that executed. Beyond that nobody listens for a while, and all
-/// processes of managed containers are looked at instead: whoever executes programs in a loop costs a few percent of a CPU.
+/// Of each window, so much CPU time is spent on looks at processes that executed. Beyond that nobody listens for a while, and
+/// all processes of managed containers are looked at instead: whoever executes programs in a loop costs a few percent of a CPU.
 const WINDOW: Duration = Duration::from_millis(200);
-const BUDGET: Duration = Duration::from_millis(60);
+const BUDGET: Duration = Duration::from_millis(20);
 /// Events may be refused for a while only: the network namespace's part of the kernel may not be there yet.
 const REOPEN: Duration = Duration::from_secs(30);
 
@@ -89,8 +91,8 @@ struct Turns {
     reopen_at: Instant,
     sweep_at: Instant,
     check_at: Instant,
-    /// When the last look over all processes was.
-    swept: Instant,
+    /// When the last look over all processes was, and how long the next one waits at least.
+    swept: (Instant, Duration),
     /// Whether a look may pass over processes that were no ranks the last time.
     lost: bool,
 }
@@ -108,7 +110,7 @@ impl Turns {
             reopen_at: now,
             sweep_at: now,
             check_at: now + CHECK,
-            swept: now,
+            swept: (now, SWEEP_AFTER_LOSS),
             lost: true,
         }
     }
@@ -125,10 +127,12 @@ impl Turns {
             self.hear();
             let now = Instant::now();
             if now >= self.sweep_at {
+                let before = cpu_time();
                 self.binding.sweep_all(self.lost || self.events.is_none());
+                let pause = (cpu_time().saturating_sub(before) * SWEEPING).clamp(SWEEP_AFTER_LOSS, SWEEP);
                 self.lost = false;
-                self.swept = now;
-                self.sweep_at = now + if self.events.is_some() { SWEEP } else { SWEEP_ALONE };
+                self.swept = (now, pause);
+                self.sweep_at = now + if self.events.is_some() { SWEEP } else { SWEEP_ALONE.max(pause) };
             }
             if now >= self.check_at {
                 self.binding.check_all();
@@ -169,8 +173,13 @@ impl Turns {
 
     /// Looks at who executed a program, as far as the budget goes.
     fn hear(&mut self) {
+        let entered = Instant::now();
         while let Some(events) = &self.events {
-            let began = Instant::now();
+            let (began, before) = (Instant::now(), cpu_time());
+            // Whoever has something to order does not wait for the end of a flood.
+            if began.duration_since(entered) > WINDOW {
+                return;
+            }
             if began.duration_since(self.spent.1) > WINDOW {
                 self.spent = (Duration::ZERO, began);
             }
@@ -179,7 +188,7 @@ impl Turns {
                 Ok(Some(ExecEvent::Lost)) => self.lose(),
                 Ok(Some(ExecEvent::Exec { pid, at })) => {
                     self.binding.executed(pid, || exec_events::now().checked_sub(at));
-                    self.spent.0 += began.elapsed();
+                    self.spent.0 += cpu_time().saturating_sub(before);
                     if self.spent.0 > BUDGET {
                         tracing::debug!("programs are executed faster than is looked at: not listening for a while");
                         self.events = None;
@@ -199,7 +208,7 @@ impl Turns {
     /// Events were lost: everybody is looked at soon.
     fn lose(&mut self) {
         self.lost = true;
-        self.sweep_at = self.sweep_at.min(self.swept + SWEEP_AFTER_LOSS);
+        self.sweep_at = self.sweep_at.min(self.swept.0 + self.swept.1);
     }
 
     fn wait(&mut self) {
@@ -213,4 +222,10 @@ impl Turns {
         let _ = poll(&mut fds, Some(&most));
         let _ = rustix::io::read(&*self.wake, &mut [0_u8; 8]);
     }
+}
+
+/// What this thread has used, also where it has to wait for a CPU in between.
+fn cpu_time() -> Duration {
+    let used = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(used.tv_sec as u64, used.tv_nsec as u32)
 }

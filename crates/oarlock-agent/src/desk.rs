@@ -30,12 +30,14 @@ use crate::cgroups::{self, Cgroups};
 use crate::config::ContainerCpuset;
 use crate::place::{Ask, Decision, Knowledge, decide, held};
 use crate::tell::{Notice, What};
-use known::{Known, Stage, cpuset, memory_limit, pod_of, sets};
+use known::{Known, Stage, cpuset, memory_limit, pod_of, sets, with_prefix};
 
 /// Another process plans or writes for so long at most; past that the container goes on without an entry.
 const LEDGER_PATIENCE: Duration = Duration::from_millis(200);
 /// Creations that failed are remembered for so many containers.
 const MOST_FAILED: usize = 1024;
+/// The kernel executes nothing with a longer variable (`MAX_ARG_STRLEN`), its name, `=` and NUL included.
+const LONGEST_VARIABLE: usize = 128 << 10;
 
 /// What the desk sends out besides its answers.
 #[derive(Debug, Clone)]
@@ -453,7 +455,7 @@ impl PodKnown {
     fn new(pod: &PodSandbox, word: Option<Arc<Vec<ContainerHoldings>>>) -> Self {
         Self {
             pod: pod_of(pod),
-            annotations: pod.annotations.clone().into_iter().collect(),
+            annotations: with_prefix(pod.annotations.iter(), PREFIX),
             parent: pod.linux.as_ref().map(|linux| linux.cgroup_parent.clone()).unwrap_or_default(),
             word,
         }
@@ -466,7 +468,10 @@ fn adjustment(known: &Known, cpus: Option<&CpuSet>, mems: Option<&oarlock_core::
     if let Some(placement) = &known.placement {
         let variable = |(key, value): (&str, String)| KeyValue { key: key.to_owned(), value };
         if !placement.ranks.ranks.is_empty() {
-            env.extend(placement.ranks.variables().into_iter().map(variable));
+            let variables = placement.ranks.variables().into_iter();
+            // Thousands of ranks have lists that no program could be started with.
+            let fits = |(key, value): &(&str, String)| key.len() + value.len() + 2 <= LONGEST_VARIABLE;
+            env.extend(variables.filter(fits).map(variable));
         }
         env.extend(placement.omp_threads.map(|threads| variable(("OMP_NUM_THREADS", threads.to_string()))));
     }

@@ -4,7 +4,17 @@ mod decide;
 mod held;
 
 pub(crate) use decide::{Ask, Decision, Placement, decide};
-pub(crate) use held::{Given, Held, Knowledge, OwnResources, held};
+pub(crate) use held::{CDI, Given, Held, Knowledge, OwnResources, held};
+
+use oarlock_core::visible::VISIBLE_DEVICES;
+use oarlock_device_plugin::allocate::{GPUS, NUMA_NODES, NUMA_SLOTS};
+
+/// Whether a variable of a container's environment has a say in its place. A pod may have megabytes of others.
+pub(crate) fn is_asked(variable: &str) -> bool {
+    [GPUS, NUMA_NODES, NUMA_SLOTS].contains(&variable)
+        || VISIBLE_DEVICES.contains(&variable)
+        || ["NVIDIA_VISIBLE_DEVICES", "PET_NPROC_PER_NODE", "NPROC_PER_NODE", "OMP_NUM_THREADS"].contains(&variable)
+}
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::idset::{CpuSet, NodeSet};
+use crate::idset::{CpuSet, NodeSet, shown};
 use crate::pci::PciAddress;
 use crate::refusal::Refusal;
 
@@ -314,13 +314,18 @@ fn parse_node_list(key: &str, value: &str) -> Result<Vec<NodeSet>, Refusal> {
         let mut nodes = NodeSet::new();
         for part in entry.split('+') {
             let wrong = |why: &str| {
-                Refusal::new(key, value, RULE, format!("entry {} (rank {index}) \"{entry}\": {why}", index + 1))
+                Refusal::new(
+                    key,
+                    value,
+                    RULE,
+                    format!("entry {} (rank {index}) \"{}\": {why}", index + 1, shown(entry)),
+                )
             };
             if part.is_empty() || !part.bytes().all(|b| b.is_ascii_digit()) {
-                return Err(wrong(&format!("\"{part}\" is not a node number")));
+                return Err(wrong(&format!("\"{}\" is not a node number", shown(part))));
             }
             let set: NodeSet =
-                part.parse().map_err(|_| wrong(&format!("node {part} is past the kernel's highest, 1023")))?;
+                part.parse().map_err(|_| wrong(&format!("node {} is past the kernel's highest, 1023", shown(part))))?;
             if set.intersects(&nodes) {
                 return Err(wrong(&format!("node {part} is named twice")));
             }
@@ -337,7 +342,7 @@ fn parse_cpu_lists(key: &str, value: &str, list: &str) -> Result<Vec<CpuSet>, Re
         .enumerate()
         .map(|(index, entry)| {
             entry.parse().map_err(|error| {
-                let what = format!("entry {} (rank {index}) \"{entry}\": {error}", index + 1);
+                let what = format!("entry {} (rank {index}) \"{}\": {error}", index + 1, shown(entry));
                 Refusal::new(key, value, "each entry is a list of cpus in the kernel's form, like 0-11,48-59", what)
             })
         })
@@ -352,14 +357,19 @@ fn parse_rank_gpus(value: &str) -> Result<Vec<Vec<u32>>, Refusal> {
         let mut gpus = Vec::new();
         for part in entry.split(',') {
             let wrong = |why: String| {
-                Refusal::new(KEY, value, RULE, format!("entry {} (rank {index}) \"{entry}\": {why}", index + 1))
+                Refusal::new(
+                    KEY,
+                    value,
+                    RULE,
+                    format!("entry {} (rank {index}) \"{}\": {why}", index + 1, shown(entry)),
+                )
             };
             let digits = !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
             let gpu = digits
                 .then(|| part.parse().ok())
                 .flatten()
                 .filter(|&gpu: &u32| gpu < MAX_RANKS)
-                .ok_or_else(|| wrong(format!("\"{part}\" is not a gpu number")))?;
+                .ok_or_else(|| wrong(format!("\"{}\" is not a gpu number", shown(part))))?;
             if gpus.contains(&gpu) {
                 return Err(wrong(format!("gpu {gpu} is named twice")));
             }
@@ -383,7 +393,7 @@ fn parse_containers(value: &str) -> Result<Vec<String>, Refusal> {
                 KEY,
                 value,
                 "names of containers, separated by commas",
-                format!("\"{name}\" is not the name of a container"),
+                format!("\"{}\" is not the name of a container", shown(name)),
             ));
         }
     }

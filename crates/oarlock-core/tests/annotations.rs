@@ -59,6 +59,35 @@ fn a_hostile_value_is_shortened_in_the_line_and_whole_in_the_object() {
 }
 
 #[test]
+fn endless_annotations_are_refused_in_a_line_that_names_the_place() {
+    // As long as all annotations of a pod may be, together.
+    const LONG: usize = 256 << 10;
+    let list = |entry: &str| entry.repeat(LONG / entry.len());
+    for (key, value, place) in [
+        ("cpu-map", list("0,"), "entry 131073 (rank 131072) is empty"),
+        ("cpu-map", format!("{}0", list("0,")), "131073 entries are more than 8192 ranks"),
+        ("mem-map", format!("{}0", "1,".repeat(1_000_000)), "1000001 entries are more than 8192 ranks"),
+        ("cpu-map", format!("0,{}", list("9")), "entry 2 (rank 1)"),
+        ("mem-map", format!("0,0+{}", list("x")), "entry 2 (rank 1)"),
+        ("cpu-map", format!("0,{}", list("0+")), "entry 2 (rank 1)"),
+        ("cpu-map", format!("cpus:0;{}", list("-")), "entry 2 (rank 1)"),
+        ("cpu-map", format!("cpus:0-3;{}", list("0,")), "entry 2 (rank 1)"),
+        ("rank-gpus", format!("0;{}", list("7")), "entry 2 (rank 1)"),
+        ("rank-gpus", format!("0;1,{}", list("y")), "entry 2 (rank 1)"),
+        ("containers", format!("main,{}", list("z")), "zzz…\" is not the name of a container"),
+        ("ranks", list("1"), "is not one"),
+        ("omp-threads", list("1"), "is not one of them"),
+        ("smt", list("one"), "is not one of them"),
+    ] {
+        let map = ("oarlock.dev/cpu-map", "auto");
+        let refusal =
+            Request::from_annotations([map, (&*format!("oarlock.dev/{key}"), &*value)]).unwrap_err().to_string();
+        assert!(refusal.contains(&format!("oarlock.dev/{key}")) && refusal.contains(place), "{refusal:.600}");
+        assert!(refusal.len() < 700, "{key}: {} bytes", refusal.len());
+    }
+}
+
+#[test]
 fn the_launchers_environment_states_ranks_only_where_it_is_a_number() {
     let ranks = |pairs: &'static [(&'static str, &'static str)]| {
         Request::ranks_from_env(|key| pairs.iter().find(|(name, _)| *name == key).map(|(_, value)| *value))

@@ -99,10 +99,12 @@ pub fn set_thread(tid: u32, cpus: &CpuSet) -> Result<Live<()>, AffinityError> {
 /// Gives every thread of the process these CPUs, and returns how many threads that were.
 ///
 /// A thread that is started meanwhile has the affinity of the thread that started it, old or new: the list is read until
-/// none in it has to be set.
+/// none in it has to be set. Threads that bind themselves elsewhere and start others faster than that are not fought: the
+/// list is read 100 times at most.
 pub fn set_process(process: &Process, cpus: &CpuSet) -> Result<Live<usize>, AffinityError> {
+    const MOST_READS: u32 = 100;
     let mut seen = BTreeSet::new();
-    loop {
+    for _ in 0..MOST_READS {
         let Live::Here(threads) = process.threads()? else { return Ok(Live::Vanished) };
         let mut all_were_set = true;
         for tid in threads {
@@ -114,9 +116,10 @@ pub fn set_process(process: &Process, cpus: &CpuSet) -> Result<Live<usize>, Affi
             }
         }
         if all_were_set {
-            return Ok(Live::Here(seen.len()));
+            break;
         }
     }
+    Ok(Live::Here(seen.len()))
 }
 
 fn bits_of(word: u64) -> impl Iterator<Item = u32> {

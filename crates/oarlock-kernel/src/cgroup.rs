@@ -4,7 +4,7 @@ mod write;
 
 use std::ffi::OsString;
 use std::fmt;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
 use oarlock_core::{CpuSet, NodeSet};
@@ -14,8 +14,9 @@ use crate::rank_cgroup;
 
 pub use write::{CpusetError, WriteError};
 
-/// The cgroups that a container may have below its own, as far as they are looked at.
+/// The cgroups that a container may have below its own, as far as they are looked at, and how deep.
 const MOST_BELOW: usize = 4096;
+const DEEPEST: usize = 32;
 
 /// Where a process is in each cgroup hierarchy (`cgroups(7)`). Paths are as the reader's cgroup namespace shows them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -165,32 +166,33 @@ impl Cgroup {
     }
 
     /// Its processes and those of all cgroups below it, in no order. A container may have made some, and may make them while
-    /// this reads: of more than 4,096 the rest is left out.
+    /// this reads: of more than 4,096, and below the 32nd level, the rest is left out.
     pub fn processes_below(&self) -> Result<Option<Vec<u32>>, ReadError> {
         let Some(mut processes) = self.processes()? else { return Ok(None) };
-        let mut left: Vec<Folder> = self.children()?;
+        // By their names: a hostile container has more of them than a process may have files open.
+        let mut left = self.children(Path::new(""))?;
         let mut seen = 0;
-        while let Some(folder) = left.pop() {
+        while let Some(path) = left.pop().filter(|_| seen < MOST_BELOW) {
             seen += 1;
+            let Some(folder) = self.folder.below(&path)? else { continue };
             let below = Self { folder };
             // A threaded cgroup's processes are listed by the head of its subtree.
-            if seen > MOST_BELOW || below.kind()? == Some(CgroupType::Threaded) {
+            if below.kind()? == Some(CgroupType::Threaded) {
                 continue;
             }
             processes.extend(below.processes()?.unwrap_or_default());
-            left.extend(below.children()?);
+            if path.components().count() < DEEPEST && left.len() < MOST_BELOW {
+                left.extend(below.children(&path)?);
+            }
         }
         Ok(Some(processes))
     }
 
-    /// Those below it, without rank cgroups: their processes are listed here.
-    fn children(&self) -> Result<Vec<Folder>, ReadError> {
-        let mut children = Vec::new();
+    /// Those below it, as paths that begin with its own, without rank cgroups: their processes are listed here.
+    fn children(&self, path: &Path) -> Result<Vec<PathBuf>, ReadError> {
         let is_rank = |name: &OsString| name.to_str().is_some_and(|name| name.starts_with(rank_cgroup::PREFIX));
-        for name in self.folder.folders()?.iter().filter(|name| !is_rank(name)) {
-            children.extend(self.folder.below(name.as_ref())?);
-        }
-        Ok(children)
+        let names = self.folder.folders()?.into_iter().filter(|name| !is_rank(name));
+        Ok(names.take(MOST_BELOW).map(|name| path.join(name)).collect())
     }
 
     /// `cgroup.threads`: its threads, likewise.

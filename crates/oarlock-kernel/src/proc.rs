@@ -216,6 +216,21 @@ impl Environ {
             .find_map(|entry| entry.strip_prefix(key).and_then(|rest| rest.strip_prefix(b"=")))
     }
 
+    /// The first entries for any of these keys, found in one pass: whoever starts a process may give it megabytes.
+    pub fn get_all<'a>(&self, keys: &[&'a str]) -> Vec<(&'a str, &[u8])> {
+        let shortest = keys.iter().map(|key| key.len()).min().unwrap_or_default();
+        let mut found: Vec<(&str, &[u8])> = Vec::new();
+        for entry in self.bytes.split(|&byte| byte == 0).filter(|entry| entry.len() > shortest) {
+            let value = |key: &str| entry.strip_prefix(key.as_bytes())?.strip_prefix(b"=");
+            if let Some((key, value)) = keys.iter().find_map(|&key| Some((key, value(key)?)))
+                && found.iter().all(|(known, _)| *known != key)
+            {
+                found.push((key, value));
+            }
+        }
+        found
+    }
+
     /// Whether there was more than was read.
     pub fn is_cut(&self) -> bool {
         self.cut

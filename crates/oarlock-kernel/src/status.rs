@@ -41,8 +41,14 @@ impl Status {
     }
 
     pub(crate) fn read(folder: &Folder) -> Result<Live<Self>, ReadError> {
-        match folder.text("status")? {
-            Some(text) => Self::parse(&text, &folder.path().join("status")).map(Live::Here),
+        // A thread may call itself anything, also what is no text. The rest is some kilobytes, and with the most
+        // supplementary groups (65,536) less than this.
+        const LIMIT: u64 = 1 << 20;
+        match folder.read("status", LIMIT)? {
+            Some(contents) => {
+                let text = String::from_utf8_lossy(&contents.bytes);
+                Self::parse(&text, &folder.path().join("status")).map(Live::Here)
+            }
             None => Ok(Live::Vanished),
         }
     }

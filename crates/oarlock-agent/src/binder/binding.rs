@@ -10,12 +10,14 @@ use oarlock_kernel::rank_cgroup::{RankCgroupError, Wall, rank_at};
 use oarlock_kernel::{Live, Proc, Process, ReadError, affinity};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::ward::{Finding, Oddity, Ward};
+use super::ward::{Finding, Oddity, Ward, asked};
 
 /// How long one look over a container's processes may take; what is left is looked at the next time.
 const LONGEST_SWEEP: Duration = Duration::from_millis(50);
 /// Different things that are said of one container; a hostile one has no end of them.
 const MOST_SAID: usize = 16;
+/// No number and no list of GPUs is longer; a variable may hold megabytes.
+const LONGEST_VALUE: usize = 1 << 16;
 
 /// What the binder has to tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +58,10 @@ struct State {
     /// Processes that were looked at and are no ranks.
     others: BTreeSet<u32>,
     said: BTreeSet<String>,
+    /// How many ranks were found by their exec since the last sweep.
+    heard: usize,
+    /// Whether the last sweep was cut short: the next one goes on where it ended.
+    is_cut: bool,
     /// Whether its ranks are held by affinity, since it cannot have rank cgroups.
     by_affinity: bool,
 }
@@ -102,6 +108,8 @@ impl Binding {
             bound: BTreeMap::new(),
             others: BTreeSet::new(),
             said: BTreeSet::new(),
+            heard: 0,
+            is_cut: false,
             by_affinity: self.hierarchy.is_none(),
         };
         self.wards.insert(id.clone(), state);
@@ -129,13 +137,17 @@ impl Binding {
         let Some(process) = self.process(pid) else { return };
         let Some(place) = place_of(&process) else { return };
         let Some(id) = self.ward_at(&place) else { return };
+        // To move a process the kernel stops all others that fork or end. No job has so many new ranks at once.
+        if self.wards.get(&id).is_some_and(|state| state.heard > 2 * state.ward.ranks.ranks.len() + 8) {
+            return;
+        }
         self.look(&id, &process, &place, &age);
     }
 
     /// Looks at all processes of all wards. `all`: also at those that were no ranks the last time.
     pub(crate) fn sweep_all(&mut self, all: bool) {
         for id in self.wards.keys().cloned().collect::<Vec<_>>() {
-            if all && let Some(state) = self.wards.get_mut(&id) {
+            if all && let Some(state) = self.wards.get_mut(&id).filter(|state| !state.is_cut) {
                 state.others.clear();
             }
             self.sweep(&id);
@@ -147,12 +159,14 @@ impl Binding {
         let Some(cgroup) = self.wards.get(id).map(|state| state.ward.cgroup.clone()) else { return };
         let Some(pids) = self.processes_in(&cgroup) else { return };
         let began = Instant::now();
+        let mut is_cut = false;
         for &pid in &pids {
             let Some(state) = self.wards.get(id) else { return };
             if state.others.contains(&pid) || state.bound.values().any(|bound| bound.pid == pid) {
                 continue;
             }
             if began.elapsed() > LONGEST_SWEEP {
+                is_cut = true;
                 break;
             }
             if let Some(process) = self.process(pid)
@@ -163,6 +177,7 @@ impl Binding {
             }
         }
         let Some(state) = self.wards.get_mut(id) else { return };
+        (state.is_cut, state.heard) = (is_cut, 0);
         let here: BTreeSet<u32> = pids.into_iter().collect();
         state.others.retain(|pid| here.contains(pid));
         let ended: Vec<u32> =
@@ -216,7 +231,9 @@ impl Binding {
                 return;
             }
         };
-        let text = |key: &str| environ.get(key).map(|value| String::from_utf8_lossy(value).into_owned());
+        let text = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(LONGEST_VALUE)]).into_owned();
+        let variables: Vec<_> = environ.get_all(&asked()).into_iter().map(|(key, value)| (key, text(value))).collect();
+        let text = |key: &str| Some(variables.iter().find(|(name, _)| *name == key)?.1.clone());
         match state.ward.find(process.pid(), text) {
             Finding::NoRank => drop(state.others.insert(process.pid())),
             Finding::Odd(oddity) => {
@@ -291,6 +308,9 @@ impl Binding {
                     return;
                 }
             }
+        }
+        if !held_already {
+            state.heard += 1;
         }
         let bound = Bound { pid: process.pid(), place: whose };
         if state.bound.insert(rank, bound) != Some(bound) {
@@ -386,3 +406,6 @@ fn place_of(process: &Process) -> Option<String> {
 fn is_below(place: &str, cgroup: &str) -> bool {
     place.strip_prefix(cgroup).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,6 +22,11 @@ pub(crate) struct Ward {
     pub(crate) gpus: Vec<Gpu>,
 }
 
+/// The variables of a process that are looked at.
+pub(super) fn asked() -> Vec<&'static str> {
+    [launcher::LOCAL_RANK.as_slice(), &launcher::LOCAL_RANKS, &visible::VISIBLE_DEVICES].concat()
+}
+
 /// What a process of a ward is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Finding {

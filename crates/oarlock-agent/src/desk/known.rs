@@ -6,7 +6,7 @@ use oarlock_core::{CpuSet, NodeSet};
 use oarlock_kernel::ledger::{Before, ContainerSets, Entry, Pod, Source};
 use oarlock_nri::proto::{Container, ContainerUpdate, LinuxContainerUpdate, LinuxCpu, LinuxResources, PodSandbox};
 
-use crate::place::Placement;
+use crate::place::{CDI, Placement, is_asked};
 
 /// A container of this host.
 #[derive(Debug, Clone)]
@@ -15,7 +15,7 @@ pub(super) struct Known {
     pub(super) name: String,
     /// The id of its pod's sandbox.
     pub(super) sandbox: String,
-    /// `KEY=value` each, as the runtime created it.
+    /// `KEY=value` each, as the runtime created it, as far as they are asked for.
     pub(super) env: Vec<String>,
     pub(super) annotations: BTreeMap<String, String>,
     pub(super) memory_limit: Option<u64>,
@@ -52,13 +52,14 @@ pub(super) enum Stage {
 
 impl Known {
     pub(super) fn new(container: &Container) -> Self {
+        let asked = |entry: &&String| entry.split_once('=').is_some_and(|(name, _)| is_asked(name));
         let resources = container.linux.as_ref().and_then(|linux| linux.resources.as_ref());
         Self {
             id: container.id.clone(),
             name: container.name.clone(),
             sandbox: container.pod_sandbox_id.clone(),
-            env: container.env.clone(),
-            annotations: container.annotations.clone().into_iter().collect(),
+            env: container.env.iter().filter(asked).cloned().collect(),
+            annotations: with_prefix(container.annotations.iter(), CDI),
             memory_limit: resources.and_then(memory_limit),
             given: resources.map(sets).unwrap_or_default(),
             cgroup: None,
@@ -139,6 +140,14 @@ impl Known {
             reasons: entry.reasons.clone(),
         });
     }
+}
+
+/// The annotations that begin so: all others may be long, and are none of ours.
+pub(super) fn with_prefix<'a>(
+    annotations: impl Iterator<Item = (&'a String, &'a String)>,
+    prefix: &str,
+) -> BTreeMap<String, String> {
+    annotations.filter(|(key, _)| key.starts_with(prefix)).map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 /// A pod's name, as the ledger has it.

@@ -1,3 +1,5 @@
+mod hostile;
+
 use oarlock_core::Machine;
 use oarlock_core::locality::{Evidence, Locality};
 use oarlock_core::machine::{Gpu, Node};

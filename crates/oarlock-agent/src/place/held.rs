@@ -16,6 +16,9 @@ use oarlock_device_plugin::pod_resources::HeldDevices;
 
 use crate::beside::is_gpu_resource;
 
+/// What the annotations with names of CDI devices begin with.
+pub(crate) const CDI: &str = "cdi.k8s.io/";
+
 /// What decides what an id means.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Knowledge {
@@ -168,7 +171,7 @@ fn by_environment<'a>(
         (None, Some("none" | "void" | "") | None) => {}
         (Some(list), _) | (None, Some(list)) => names.extend(list.split(',')),
     }
-    for (_, value) in annotations.filter(|(key, _)| key.starts_with("cdi.k8s.io/")) {
+    for (_, value) in annotations.filter(|(key, _)| key.starts_with(CDI)) {
         names.extend(value.split(',').filter_map(|name| name.split_once('=')).map(|(_, name)| name));
     }
     let mut seen = BTreeSet::new();

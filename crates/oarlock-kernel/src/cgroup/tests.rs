@@ -81,6 +81,34 @@ fn a_file_that_is_not_there_is_none_and_one_that_makes_no_sense_is_an_error() {
 }
 
 #[test]
+fn the_processes_below_a_cgroup_are_those_of_all_its_cgroups_whatever_they_are_called_up_to_a_bound() {
+    let root = tree();
+    let container = root.path().join("kubepods.slice/pod:7.slice/ctr.scope");
+    let add = |path: &str, pid: u32| {
+        fs::create_dir_all(container.join(path)).unwrap();
+        fs::write(container.join(path).join("cgroup.procs"), format!("{pid}\n")).unwrap();
+    };
+    add("its own (deleted)", 1);
+    add("its own (deleted)/ 0::", 2);
+    let deep = "x/".repeat(40);
+    add(&deep[..2 * 31], 3);
+    add(&deep, 4);
+    let below = || {
+        let container = cgroup(&root, "/kubepods.slice/pod:7.slice/ctr.scope").unwrap();
+        let mut pids = container.processes_below().unwrap().unwrap();
+        pids.sort_unstable();
+        pids
+    };
+    assert_eq!(below(), [1, 2, 3, 4100, 4200], "the deepest is left out, and what is threaded is listed above it");
+    for number in 0..5000 {
+        add(&number.to_string(), 10_000 + number);
+    }
+    let pids = below();
+    // Without a file of its own handle for each of them.
+    assert!((4000..=4100).contains(&pids.len()), "{}", pids.len());
+}
+
+#[test]
 fn a_cgroup_that_is_gone_or_outside_the_mount_is_none() {
     let root = tree();
     assert!(cgroup(&root, "/kubepods.slice/other").is_none());

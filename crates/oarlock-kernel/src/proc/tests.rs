@@ -101,6 +101,15 @@ fn a_zombie_has_a_status_and_nothing_else() {
 }
 
 #[test]
+fn a_process_may_call_itself_what_is_no_text() {
+    let (root, proc) = family(false);
+    let file = root.path().join("20/status");
+    fs::write(&file, [b"Name:\t\xff:\\n\xfe\n", &fs::read(&file).unwrap()[..]].concat()).unwrap();
+    let status = proc.process(20).unwrap().unwrap().status().unwrap().here().unwrap();
+    assert_eq!((status.name.as_str(), status.process), ("\u{fffd}:\\n\u{fffd}", 20));
+}
+
+#[test]
 fn the_environment_is_bytes_and_its_first_entry_counts() {
     let (root, proc) = family(false);
     let file = root.path().join("20/environ");
@@ -113,6 +122,11 @@ fn the_environment_is_bytes_and_its_first_entry_counts() {
     assert_eq!(environ.get("LAST"), Some(b"x".as_slice()));
     assert_eq!(environ.get("A"), None);
     assert!(!environ.is_cut());
+    assert_eq!(
+        environ.get_all(&["LAST", "LOCAL_RANK", "A", "EMPTY"]),
+        [("LOCAL_RANK", b"1".as_slice()), ("EMPTY", b""), ("LAST", b"x")]
+    );
+    assert_eq!(environ.get_all(&[]), []);
     fs::write(&file, [b"FIRST=1\0".as_slice(), &vec![b'x'; 7 << 20]].concat()).unwrap();
     let environ = process.environ().unwrap().here().unwrap();
     assert!(environ.is_cut());
