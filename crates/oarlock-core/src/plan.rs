@@ -110,6 +110,7 @@ pub fn plan(machine: &Machine, ledger: &Ledger, request: &Request) -> Result<Pla
     }
 
     let mems = mems::mems(&ground, &seats, &places, request, &mut warnings)?;
+    let gpu_mems = ground.gpu_mems_of(&seats);
     let ranks: Vec<RankPlan> = seats
         .iter()
         .zip(places)
@@ -118,7 +119,7 @@ pub fn plan(machine: &Machine, ledger: &Ledger, request: &Request) -> Result<Pla
             rank: seat.rank,
             gpus: seat.gpus.iter().map(|gpu| gpu.index).collect(),
             cpu_nodes: place.cpus.as_ref().map(|cpus| ground.nodes_of(cpus)).unwrap_or_default(),
-            gpu_mems: if mems.is_some() { ground.gpu_mems(seat, &seats) } else { NodeSet::new() },
+            gpu_mems: if mems.is_some() { ground.gpu_mems(seat, &gpu_mems) } else { NodeSet::new() },
             omp_threads: omp(place.cpus.as_ref()),
             cpus: place.cpus,
             mems,

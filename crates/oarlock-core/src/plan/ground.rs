@@ -116,15 +116,15 @@ impl<'a> Ground<'a> {
         self.within_stated_mems(&nodes)
     }
 
-    /// The memory nodes of a rank's own GPUs; of all the container's where it has none of its own. CUDA cannot allocate
-    /// on a GPU whose memory node is not in cpuset.mems.
-    pub(super) fn gpu_mems(&self, seat: &Seat<'_>, seats: &[Seat<'_>]) -> NodeSet {
-        let own = |seat: &Seat<'_>| seat.gpus.iter().filter_map(|gpu| gpu.memory_node).collect::<NodeSet>();
-        let nodes = if seat.gpus.is_empty() {
-            seats.iter().map(own).fold(NodeSet::new(), |all, nodes| all.union(&nodes))
-        } else {
-            own(seat)
-        };
+    /// The memory nodes of a rank's own GPUs; where it has none of its own `of_all`, those of all the container's. CUDA
+    /// cannot allocate on a GPU whose memory node is not in cpuset.mems.
+    pub(super) fn gpu_mems(&self, seat: &Seat<'_>, of_all: &NodeSet) -> NodeSet {
+        if seat.gpus.is_empty() { of_all.clone() } else { self.gpu_mems_of(std::slice::from_ref(seat)) }
+    }
+
+    /// The memory nodes of the GPUs of all these ranks.
+    pub(super) fn gpu_mems_of(&self, seats: &[Seat<'_>]) -> NodeSet {
+        let nodes = seats.iter().flat_map(|seat| &seat.gpus).filter_map(|gpu| gpu.memory_node).collect();
         self.within_stated_mems(&nodes)
     }
 

@@ -39,7 +39,7 @@ impl Scenario {
         match self.script.as_str() {
             "rank-cgroup" => &[Part::KernelTests],
             "torchrun" => &[Part::Torchrun],
-            "pods" | "churn" | "chaos" => &[Part::Runtime],
+            "pods" | "churn" | "chaos" | "hostile" => &[Part::Runtime],
             "training" => &[Part::Runtime, Part::Torchrun],
             "kubelet" | "kubelet-nodes" | "kubelet-ranks" => &[Part::Runtime, Part::Kubelet],
             _ => &[],
@@ -52,7 +52,7 @@ impl Scenario {
             // kubelet is started several times, and an emulated CPU takes it tens of seconds each time.
             "kubelet" | "kubelet-nodes" | "kubelet-ranks" => 600,
             // Importing torch takes an emulated CPU half a minute, and every rank does it.
-            "torchrun" | "training" | "pods" => 900,
+            "torchrun" | "training" | "pods" | "hostile" => 900,
             "churn" => 1800,
             "chaos" => 3600,
             // Five seconds to boot and a few to run.

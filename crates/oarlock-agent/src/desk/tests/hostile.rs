@@ -9,7 +9,7 @@ const LONG: usize = 256 << 10;
 fn endless_annotations_leave_the_container_as_it_was_with_a_line_that_says_why() {
     let mut office = office();
     let good = pod("good", &AUTO);
-    for (key, value) in [
+    let hostile = [
         ("cpu-map", "0,".repeat(LONG / 2)),
         ("cpu-map", "9".repeat(LONG)),
         ("cpu-map", format!("cpus:{}", "0-3;".repeat(LONG / 4))),
@@ -17,13 +17,14 @@ fn endless_annotations_leave_the_container_as_it_was_with_a_line_that_says_why()
         ("rank-gpus", format!("0;{}", "x".repeat(LONG))),
         ("containers", "a".repeat(LONG)),
         ("no-key-of-ours", "a".repeat(LONG)),
-    ] {
-        let annotated = pod("bad", &[AUTO[0], (key, &value)]);
+    ];
+    for (number, (key, value)) in hostile.into_iter().enumerate() {
+        let annotated = pod(&format!("bad{number}"), &[AUTO[0], (key, &value)]);
         assert_eq!(office.create(&annotated, &container(&annotated, &BOTH_GPUS, "")), Created::default());
         let (what, words) = office.notice();
         assert!(what == What::RanksUnbound && words.starts_with(&format!("{PREFIX}{key} ")), "{words:.700}");
         assert!(words.len() < 700, "{key}: {} bytes", words.len());
-        let refused = pod("worse", &[AUTO[0], (key, &value), ("on-failure", "refuse")]);
+        let refused = pod(&format!("worse{number}"), &[AUTO[0], (key, &value), ("on-failure", "refuse")]);
         let refusal = office.desk.create(&refused, &container(&refused, &BOTH_GPUS, "")).unwrap_err();
         assert!(refusal.to_string().len() < 700 && office.notice().0 == What::BindingRefused);
     }
