@@ -182,6 +182,15 @@ fn exclusive_cpus_are_held_by_others_unless_they_were_unpinned() {
 }
 
 #[test]
+fn what_a_writer_that_died_has_left_is_no_part_of_the_next_entry() {
+    let (run, ledger) = ledger();
+    let locked = ledger.lock(PATIENCE).unwrap();
+    fs::write(run.path().join("ledger/.new"), "x".repeat(1 << 16)).unwrap();
+    locked.put(&entry("a1")).unwrap();
+    assert_eq!(ledger.reader(BOOT).read().unwrap().get("a1"), Some(&entry("a1")));
+}
+
+#[test]
 fn an_id_is_never_a_path() {
     let (run, ledger) = ledger();
     let locked = ledger.lock(PATIENCE).unwrap();
