@@ -4,6 +4,7 @@
 //! managed containers, at the start, after lost events, and every few seconds.
 
 mod binding;
+mod memory;
 mod ward;
 
 use std::os::fd::OwnedFd;

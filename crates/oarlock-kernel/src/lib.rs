@@ -12,6 +12,7 @@ pub mod exec_events;
 mod folder;
 pub mod ledger;
 pub mod numa_maps;
+pub mod pages;
 pub mod placement;
 pub mod policy;
 pub mod proc;

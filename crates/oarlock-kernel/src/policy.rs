@@ -52,11 +52,7 @@ impl MemoryPolicy {
         if nodes.is_empty() {
             return Err(PolicyError::Empty);
         }
-        let mut mask = [0; NODE_WORDS];
-        for node in nodes.iter() {
-            mask[(node / 64) as usize] |= 1 << (node % 64);
-        }
-        Ok(Self { mode: MPOL_BIND, mask })
+        Ok(Self { mode: MPOL_BIND, mask: syscall::node_mask(nodes) })
     }
 
     /// Pages come from the node of the CPU that first touches them.

@@ -190,6 +190,10 @@ impl Process {
         })
     }
 
+    pub(crate) fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
     fn task(&self, tid: u32) -> Result<Option<Folder>, ReadError> {
         self.folder.folder(format!("task/{tid}"))
     }

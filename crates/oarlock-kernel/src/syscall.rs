@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
+use oarlock_core::NodeSet;
 use rustix::process::Signal;
 
 /// 64-bit words of a mask of CPUs (`NR_CPUS` is at most 8,192).
@@ -55,6 +56,26 @@ pub(crate) fn get_mempolicy() -> io::Result<(i32, [u64; NODE_WORDS])> {
         libc::syscall(libc::SYS_get_mempolicy, &raw mut mode, mask.as_mut_ptr(), bits, no_address, 0 as libc::c_ulong)
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok((mode, mask)) }
+}
+
+/// `migrate_pages(2)`: how many pages were left behind.
+#[expect(unsafe_code, reason = "rustix has no memory policy calls")]
+pub(crate) fn migrate_pages(pid: u32, from: &[u64; NODE_WORDS], to: &[u64; NODE_WORDS]) -> io::Result<u64> {
+    // The kernel reads one bit less than it is told (`get_nodes` in mm/mempolicy.c).
+    let bits = size_of_val(from) * 8 + 1;
+    // SAFETY: the kernel reads `bits - 1` bits from each of two live arrays of that size and keeps no pointer to them.
+    let result =
+        unsafe { libc::syscall(libc::SYS_migrate_pages, pid as libc::pid_t, bits, from.as_ptr(), to.as_ptr()) };
+    u64::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// A set of nodes as the kernel takes it.
+pub(crate) fn node_mask(nodes: &NodeSet) -> [u64; NODE_WORDS] {
+    let mut mask = [0; NODE_WORDS];
+    for node in nodes.iter() {
+        mask[(node / 64) as usize] |= 1 << (node % 64);
+    }
+    mask
 }
 
 /// Has the child killed by the kernel when the thread that spawns it ends.

@@ -10,6 +10,7 @@ use oarlock_kernel::rank_cgroup::{RankCgroupError, Wall, rank_at};
 use oarlock_kernel::{Live, Proc, Process, ReadError, affinity};
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::memory;
 use super::ward::{Finding, Oddity, Ward, asked};
 
 /// How long one look over a container's processes may take; what is left is looked at the next time.
@@ -45,6 +46,8 @@ pub(crate) enum Told {
 pub(crate) enum How {
     /// By a cgroup of its own: CPUs and memory, whatever it does.
     Cgroup,
+    /// By a cgroup of its own that holds its CPUs. Its memory stays where it was.
+    CgroupOfCpus,
     /// By the affinity of its threads: its memory is not enforced.
     Affinity,
 }
@@ -71,6 +74,10 @@ struct State {
 struct Bound {
     pid: u32,
     place: u32,
+    /// Whether its memory stays where it is.
+    stays: bool,
+    /// How often pages are still sent after it.
+    gatherings: u8,
 }
 
 /// The binder without its thread.
@@ -186,6 +193,15 @@ impl Binding {
             state.bound.remove(&rank);
             let _ = self.tell.send(Told::Ended { id: id.to_owned(), rank });
         }
+        for bound in state.bound.values_mut().filter(|bound| bound.gatherings > 0) {
+            bound.gatherings -= 1;
+            let mems = state.ward.wall(bound.place).and_then(|wall| wall.mems);
+            if let (Some(hierarchy), Some(mems)) = (&self.hierarchy, mems)
+                && let Ok(Some(process)) = self.proc.process(bound.pid)
+            {
+                memory::gather(hierarchy, &cgroup, &mems, &process);
+            }
+        }
     }
 
     /// The processes below a container's cgroup. Of one with sub-cgroups of its own, those in them too.
@@ -259,7 +275,7 @@ impl Binding {
         age: &dyn Fn() -> Option<Duration>,
     ) {
         let Some(state) = self.wards.get_mut(id) else { return };
-        let Some(wall) = state.ward.wall(whose) else {
+        let Some(mut wall) = state.ward.wall(whose) else {
             state.others.insert(process.pid());
             return;
         };
@@ -269,9 +285,13 @@ impl Binding {
             state.others.insert(process.pid());
             return;
         }
+        let mut stays = false;
         let how = match self.hierarchy.as_ref().filter(|_| !state.by_affinity) {
             Some(hierarchy) => match hold(hierarchy, &self.proc, &state.ward.cgroup, rank, &wall, process) {
-                Ok(Live::Here(())) => How::Cgroup,
+                Ok(Live::Here(all)) => {
+                    stays = !all;
+                    if all { How::Cgroup } else { How::CgroupOfCpus }
+                }
                 Ok(Live::Vanished) => return,
                 Err(RankCgroupError::NotGiven { .. }) => {
                     let _ = self.tell.send(Told::Outside { id: id.to_owned() });
@@ -312,8 +332,14 @@ impl Binding {
         if !held_already {
             state.heard += 1;
         }
-        let bound = Bound { pid: process.pid(), place: whose };
-        if state.bound.insert(rank, bound) != Some(bound) {
+        if stays {
+            wall.mems = None;
+            let why = format!("rank {rank} had too much memory to be moved when it was found: only its cpus are held");
+            state.say(&self.tell, why);
+        }
+        let gatherings = if held_already || wall.mems.is_none() { 0 } else { memory::GATHERINGS };
+        let bound = Bound { pid: process.pid(), place: whose, stays, gatherings };
+        if state.bound.insert(rank, bound).is_none_or(|old| (old.pid, old.place) != (bound.pid, bound.place)) {
             let took = if held_already { None } else { age() };
             let _ = self.tell.send(Told::Bound { id: id.to_owned(), rank, place: whose, pid: bound.pid, how, took });
         }
@@ -329,8 +355,11 @@ impl Binding {
     /// Checks the ranks of a ward: a wall that somebody changed is put back, a rank that bound itself is told.
     pub(crate) fn check(&mut self, id: &str) {
         let Some(state) = self.wards.get_mut(id) else { return };
-        for (rank, Bound { pid, place }) in state.bound.clone() {
-            let Some(wall) = state.ward.wall(place) else { continue };
+        for (rank, Bound { pid, place, stays, .. }) in state.bound.clone() {
+            let Some(mut wall) = state.ward.wall(place) else { continue };
+            if stays {
+                wall.mems = None;
+            }
             if let Some(hierarchy) = self.hierarchy.as_ref().filter(|_| !state.by_affinity) {
                 match mend(hierarchy, &state.ward.cgroup, rank, &wall) {
                     Ok(None) => {}
@@ -374,6 +403,7 @@ impl State {
     }
 }
 
+/// Makes the rank's wall, and takes the process in. Whether its memory is held too.
 fn hold(
     hierarchy: &Hierarchy,
     proc: &Proc,
@@ -381,12 +411,17 @@ fn hold(
     rank: u32,
     wall: &Wall,
     process: &Process,
-) -> Result<Live<()>, RankCgroupError> {
+) -> Result<Live<bool>, RankCgroupError> {
     let Some(ranks) = hierarchy.ranks_of(cgroup)? else { return Ok(Live::Vanished) };
-    match ranks.hold(rank, wall)? {
-        Live::Here(_) => ranks.take(rank, process, proc),
-        Live::Vanished => Ok(Live::Vanished),
+    let stays = memory::stays(&ranks, rank, wall, process)?;
+    let cpus_only = Wall { cpus: wall.cpus.clone(), mems: None };
+    if ranks.hold(rank, if stays { &cpus_only } else { wall })? == Live::Vanished {
+        return Ok(Live::Vanished);
     }
+    Ok(match ranks.take(rank, process, proc)? {
+        Live::Here(()) => Live::Here(!stays),
+        Live::Vanished => Live::Vanished,
+    })
 }
 
 /// Puts the wall of a rank back; says what was there instead.
