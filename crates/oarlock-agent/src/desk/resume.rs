@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use oarlock_kernel::ledger::{Entry, Source};
 use oarlock_nri::proto::{Container, ContainerState, PodSandbox};
 
-use super::known::{Known, Stage};
+use super::known::{Known, Stage, change};
 use super::{Desk, PodKnown, State};
 use crate::binder::Order;
 use crate::place::Decision;
@@ -164,9 +164,16 @@ impl Desk {
         let state = &mut *state;
         let Ok(contents) = state.reader.read() else { return };
         for entry in contents.entries().filter(|entry| entry.unpinned) {
+            let machine = &state.knowledge.machine;
             if let Some(known) = state.containers.get_mut(&entry.id).filter(|known| !known.unpinned) {
                 known.unpinned = true;
                 self.order(Order::Forget(entry.id.clone()));
+                // The runtime would make the cpuset ours again with its next change. It knows no empty one.
+                let (cpus, mems) = known.sets();
+                let cpus = cpus.map(|_| known.given.cpus.clone().unwrap_or_else(|| machine.cpus()));
+                let all_nodes = || machine.nodes.iter().map(|node| node.id).collect();
+                let mems = mems.map(|_| known.given.mems.clone().unwrap_or_else(all_nodes));
+                self.send(change(&entry.id, cpus.as_ref(), mems.as_ref()));
             }
         }
     }

@@ -414,7 +414,7 @@ fn another_number_of_ranks_than_planned_is_planned_for_unless_the_pod_states_one
 fn a_container_that_was_unpinned_by_hand_is_left_alone() {
     let mut office = office();
     let pod = pod("a", &AUTO);
-    let main = container(&pod, &BOTH_GPUS, "");
+    let main = container(&pod, &BOTH_GPUS, "1-7");
     office.create(&pod, &main);
     office.desk.started(&main);
     office.ward();
@@ -424,6 +424,8 @@ fn a_container_that_was_unpinned_by_hand_is_left_alone() {
     ledger.lock(LEDGER_PATIENCE).unwrap().put(&entry).unwrap();
     office.desk.heed_unpinned();
     assert!(matches!(office.orders.try_recv(), Ok(Order::Forget(_))));
+    let restored = changed(&office.changes.try_recv().unwrap());
+    assert_eq!(restored, ("main-a".to_owned(), "1-7".to_owned(), "0-1".to_owned()), "as before, where that was set");
     assert_eq!(office.desk.update(&main, &resources("1-6")), []);
     office.desk.updated("main-a");
     assert_eq!(office.ward(), None);
