@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
@@ -58,12 +59,14 @@ async fn supervise(config: Config) -> Result<()> {
         .context("the reading of the machine ended early")?
         .context("failed to read this machine")?;
     let (news, mut heard) = mpsc::channel(64);
+    let gpus_asked = Arc::new(AtomicBool::new(false));
     let follower = Follower {
         library: config.nvml_library.clone(),
         host_root: config.host_root.clone(),
         probe_interval: config.health.probe_interval,
+        is_asked: Arc::clone(&gpus_asked),
     };
-    let mut agent = Agent::new(config, paths, metrics, Arc::clone(&status), found)?;
+    let mut agent = Agent::new(config, paths, metrics, Arc::clone(&status), found, gpus_asked)?;
     if let Some(socket) = beside::socket_of_another(&agent.paths.device_plugins()) {
         agent.seen_beside(format!("it listens at {socket}"));
     }
@@ -163,6 +166,8 @@ struct Agent {
     given: Given,
     /// What places annotated containers, once the GPUs are known.
     placing: Option<Placing>,
+    /// Whether it wants to know which processes use the GPUs.
+    gpus_asked: Arc<AtomicBool>,
 }
 
 impl Agent {
@@ -172,6 +177,7 @@ impl Agent {
         metrics: Arc<Metrics>,
         status: Arc<Status>,
         mut found: Found,
+        gpus_asked: Arc<AtomicBool>,
     ) -> Result<Self> {
         for name in [&config.gpu.resource, &config.numa_node.resource] {
             name.socket_in(&paths.device_plugins()).with_context(|| format!("cannot serve {name}"))?;
@@ -186,6 +192,7 @@ impl Agent {
             kubelet: Arc::new(PodResources::new(&paths)),
             given,
             placing: None,
+            gpus_asked,
             health: Health::new(config.health.policy()),
             nvml: Nvml::Waiting,
             facts: BTreeMap::new(),
@@ -223,6 +230,11 @@ impl Agent {
                 }
                 self.closed(missing, &why);
             }
+            News::Used(used) => {
+                if let Some(placing) = &self.placing {
+                    placing.used(used);
+                }
+            }
             News::Probed(results) => {
                 let changes = self.health.round(&results, now);
                 self.changed(&changes);
@@ -254,7 +266,7 @@ impl Agent {
             return;
         }
         let (kubelet, metrics) = (Arc::clone(&self.kubelet), Arc::clone(&self.metrics));
-        match Placing::start(&self.config, knowledge, kubelet, metrics) {
+        match Placing::start(&self.config, knowledge, kubelet, metrics, Arc::clone(&self.gpus_asked)) {
             Ok(placing) => self.placing = Some(placing),
             // Without it there is still a device plugin.
             Err(error) => {

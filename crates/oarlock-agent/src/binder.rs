@@ -4,17 +4,21 @@
 //! managed containers, at the start, after lost events, and every few seconds.
 
 mod binding;
+mod late;
 mod memory;
+mod numactl;
 mod ward;
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use oarlock_core::pci::PciAddress;
 use oarlock_kernel::exec_events::{self, ExecEvent, ExecEvents};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::time::{ClockId, clock_gettime};
@@ -47,6 +51,8 @@ pub(crate) enum Order {
     Keep(Box<Ward>),
     /// Leave this container alone.
     Forget(String),
+    /// These processes use the GPUs.
+    Used(Vec<(PciAddress, Vec<u32>)>),
 }
 
 /// The thread's end of the line. It ends when this is dropped.
@@ -57,15 +63,16 @@ pub(crate) struct Binder {
 }
 
 impl Binder {
-    /// Starts the thread, which tells what it does until nobody listens.
-    pub(crate) fn start(host_root: &Path, tell: UnboundedSender<Told>) -> Result<Self> {
+    /// Starts the thread, which tells what it does until nobody listens. It sets `gpus_asked` while it has to be told which
+    /// processes use the GPUs.
+    pub(crate) fn start(host_root: &Path, tell: UnboundedSender<Told>, gpus_asked: Arc<AtomicBool>) -> Result<Self> {
         let closed = tell.clone();
         let binding = Binding::open(host_root, tell)?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).context("failed to make an eventfd")?;
         let wake = Arc::new(wake);
         let (orders, received) = mpsc::channel();
         let heard = Arc::clone(&wake);
-        let run = move || Turns::new(binding, received, heard).run(&closed);
+        let run = move || Turns::new(binding, received, heard, gpus_asked).run(&closed);
         thread::Builder::new().name("binder".to_owned()).spawn(run).context("failed to start a thread")?;
         Ok(Self { orders, wake })
     }
@@ -84,6 +91,7 @@ struct Turns {
     binding: Binding,
     orders: mpsc::Receiver<Order>,
     wake: Arc<OwnedFd>,
+    gpus_asked: Arc<AtomicBool>,
     events: Option<ExecEvents>,
     /// Why there are no events, as it was said the last time.
     said: String,
@@ -99,12 +107,13 @@ struct Turns {
 }
 
 impl Turns {
-    fn new(binding: Binding, orders: mpsc::Receiver<Order>, wake: Arc<OwnedFd>) -> Self {
+    fn new(binding: Binding, orders: mpsc::Receiver<Order>, wake: Arc<OwnedFd>, gpus_asked: Arc<AtomicBool>) -> Self {
         let now = Instant::now();
         Self {
             binding,
             orders,
             wake,
+            gpus_asked,
             events: None,
             said: String::new(),
             spent: (Duration::ZERO, now),
@@ -130,6 +139,8 @@ impl Turns {
             if now >= self.sweep_at {
                 let before = cpu_time();
                 self.binding.sweep_all(self.lost || self.events.is_none());
+                self.binding.order_all();
+                self.gpus_asked.store(self.binding.lacks_ranks(), Ordering::Relaxed);
                 let pause = (cpu_time().saturating_sub(before) * SWEEPING).clamp(SWEEP_AFTER_LOSS, SWEEP);
                 self.lost = false;
                 self.swept = (now, pause);
@@ -166,6 +177,7 @@ impl Turns {
             match self.orders.try_recv() {
                 Ok(Order::Keep(ward)) => self.binding.keep(*ward),
                 Ok(Order::Forget(id)) => self.binding.forget(&id),
+                Ok(Order::Used(used)) => self.binding.used(&used),
                 Err(TryRecvError::Empty) => return false,
                 Err(TryRecvError::Disconnected) => return true,
             }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
@@ -15,6 +17,8 @@ use tokio::sync::mpsc;
 const RELIST: Duration = Duration::from_secs(30);
 /// No wait is longer than this, so that the thread ends soon when nobody listens.
 const SLICE: Duration = Duration::from_millis(250);
+/// How often it is asked which processes use the GPUs, while somebody wants to know.
+const ASK: Duration = Duration::from_secs(5);
 
 /// What NVML has to say.
 #[derive(Debug)]
@@ -31,6 +35,8 @@ pub(crate) enum News {
     Listed { found: Box<Found>, gpus: Vec<Gpu> },
     /// A GPU reported an error.
     Xid { gpu: PciAddress, xid: u64 },
+    /// The processes on each GPU.
+    Used(Vec<(PciAddress, Vec<u32>)>),
     /// A probe of every GPU and MIG device, by UUID.
     Probed(BTreeMap<String, Probe>),
 }
@@ -41,6 +47,8 @@ pub(crate) struct Follower {
     pub(crate) library: Option<PathBuf>,
     pub(crate) host_root: PathBuf,
     pub(crate) probe_interval: Duration,
+    /// Whether somebody wants to know which processes use the GPUs.
+    pub(crate) is_asked: Arc<AtomicBool>,
 }
 
 /// Why the thread stops following a session.
@@ -118,7 +126,12 @@ impl Follower {
         }
         let mut list_at = Instant::now() + RELIST;
         let mut probe_at = Instant::now();
+        let mut ask_at = probe_at;
         loop {
+            if self.is_asked.load(Ordering::Relaxed) && Instant::now() >= ask_at {
+                ask_at = Instant::now() + ASK;
+                send(News::Used(session.processes(gpus)?))?;
+            }
             if Instant::now() >= probe_at {
                 let results = probe_all(session, gpus)?;
                 send(News::Probed(results))?;

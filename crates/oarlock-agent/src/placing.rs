@@ -2,19 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context as _, Result, anyhow};
+use oarlock_core::pci::PciAddress;
 use oarlock_device_plugin::advertise::Thing;
 use oarlock_device_plugin::pod_resources::PodResources;
 use oarlock_discovery::Found;
 use oarlock_kernel::ledger::{HEEDED_EVERY, boot_id};
 use oarlock_nri::Settings;
-use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::binder::{Binder, Told};
+use crate::binder::{Binder, Order, Told};
 use crate::cgroups::Cgroups;
 use crate::config::Config;
 use crate::desk::{Desk, Outlets, Rules};
@@ -35,15 +37,17 @@ pub(crate) struct Placing {
     notices: UnboundedReceiver<Notice>,
     tasks: JoinSet<&'static str>,
     shutdown: CancellationToken,
+    orders: UnboundedSender<Order>,
 }
 
 impl Placing {
-    /// Starts everything.
+    /// Starts everything. `gpus_asked` is set while it matters which processes use the GPUs.
     pub(crate) fn start(
         config: &Config,
         knowledge: Knowledge,
         kubelet: Arc<PodResources>,
         metrics: Arc<Metrics>,
+        gpus_asked: Arc<AtomicBool>,
     ) -> Result<Self> {
         let shutdown = CancellationToken::new();
         let (tell, told) = mpsc::unbounded_channel();
@@ -57,8 +61,8 @@ impl Placing {
             boot: boot_id(&config.host_root.join("proc")).context("cannot tell this boot from another")?,
         };
         let cgroups = Cgroups::open(&config.host_root)?;
-        let binder = Binder::start(&config.host_root, tell)?;
-        let desk = Arc::new(Desk::new(rules, knowledge, cgroups, Outlets { orders, notices, changes }));
+        let binder = Binder::start(&config.host_root, tell, gpus_asked)?;
+        let desk = Arc::new(Desk::new(rules, knowledge, cgroups, Outlets { orders: orders.clone(), notices, changes }));
         let plugin = Arc::new(OfRuntime::new(Arc::clone(&desk), kubelet, Arc::clone(&metrics)));
         let settings = Settings {
             socket: config.nri.socket.clone(),
@@ -98,7 +102,7 @@ impl Placing {
             }
         });
         let ranks = Ranks::new(Arc::clone(&desk), Arc::clone(&metrics));
-        Ok(Self { desk, metrics, ranks, told, notices: noticed, tasks, shutdown })
+        Ok(Self { desk, metrics, ranks, told, notices: noticed, tasks, shutdown, orders })
     }
 
     /// Carries on until a part has ended, which none does by itself.
@@ -122,6 +126,11 @@ impl Placing {
     /// The machine is known better.
     pub(crate) fn learn(&self, knowledge: Knowledge) {
         self.desk.learn(knowledge);
+    }
+
+    /// These processes use the GPUs.
+    pub(crate) fn used(&self, used: Vec<(PciAddress, Vec<u32>)>) {
+        drop(self.orders.send(Order::Used(used)));
     }
 
     /// Leaves the runtime. Ranks stay held.

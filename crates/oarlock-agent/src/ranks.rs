@@ -32,8 +32,8 @@ impl Ranks {
     /// Takes note of what the binder tells, and passes it on.
     pub(crate) fn hear(&mut self, told: Told) {
         match told {
-            Told::Bound { id, rank, place, pid, how, took } => {
-                tracing::info!(container = id, rank, pid, ?how, ?took, "a rank is held");
+            Told::Bound { id, rank, place, pid, known_by, how, took } => {
+                tracing::info!(container = id, rank, pid, ?known_by, ?how, ?took, "a rank is held");
                 if place != rank {
                     tracing::info!(container = id, rank, place, "the rank chose another's GPUs, and has its place");
                 }
@@ -60,6 +60,10 @@ impl Ranks {
             Told::Drifted { id, rank, what } => {
                 let words = format!("rank {rank} was given {what} by somebody else, and has its place back");
                 self.desk.tell(&id, What::BindingDrifted, words);
+            }
+            Told::LauncherBinds { id, mode } => {
+                let words = format!("the launcher binds its ranks itself (--numa-binding={mode})");
+                self.desk.tell(&id, What::LauncherBinds, words);
             }
             Told::BoundItself { id, rank, cpus } => {
                 tracing::info!(container = id, rank, %cpus, "a rank has bound itself to a part of its place");

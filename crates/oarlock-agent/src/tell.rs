@@ -24,6 +24,8 @@ pub(crate) enum What {
     RanksUnbound,
     /// A place that was changed by somebody, and put back.
     BindingDrifted,
+    /// The launcher binds its ranks too: within their places, where both agree.
+    LauncherBinds,
     /// The container was not started.
     BindingRefused,
 }
@@ -35,6 +37,7 @@ impl What {
             Self::RanksBound => "RanksBound",
             Self::RanksUnbound => "RanksUnbound",
             Self::BindingDrifted => "BindingDrifted",
+            Self::LauncherBinds => "LauncherBindsRanks",
             Self::BindingRefused => "BindingRefused",
         }
     }

@@ -30,6 +30,8 @@ pub use watch::{Event, EventKind, Watch};
 
 /// The name that a driver and a container toolkit both install; the one without the number comes with development files.
 const LIBRARY: &str = "libnvidia-ml.so.1";
+/// More processes on one GPU than this are left out.
+const MOST_PROCESSES: usize = 4096;
 /// `NVML_AFFINITY_SCOPE_NODE`.
 const NODE_SCOPE: u32 = 0;
 /// Words of 64 nodes, enough for every kernel.
@@ -145,6 +147,24 @@ impl Session {
         // Names and addresses are answered from what the library remembers; processes are not.
         optional(device.running_compute_processes_count())?;
         Ok(())
+    }
+
+    /// The processes that compute on each of these GPUs, by the host's numbers, as far as NVML tells: it does where the caller
+    /// is in the host's own pid namespace. A GPU of which it does not tell is left out, as is one with MIG devices.
+    pub fn processes(&self, gpus: &[Gpu]) -> Result<Vec<(PciAddress, Vec<u32>)>, Fault> {
+        let mut all = Vec::new();
+        for gpu in gpus.iter().filter(|gpu| gpu.mig.is_none()) {
+            let device = self.nvml.device_by_pci_bus_id(gpu.pci.to_string());
+            match device.and_then(|device| device.running_compute_processes()).map_err(Fault::from) {
+                Ok(processes) => {
+                    let pids = processes.iter().map(|process| process.pid).filter(|&pid| pid != 0);
+                    all.push((gpu.pci, pids.take(MOST_PROCESSES).collect()));
+                }
+                Err(fault @ Fault::Over(_)) => return Err(fault),
+                Err(_) => {}
+            }
+        }
+        Ok(all)
     }
 
     /// Starts to listen to these GPUs. One that cannot be listened to does not stop the others:

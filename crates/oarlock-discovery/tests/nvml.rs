@@ -64,6 +64,28 @@ fn links_come_back_as_printouts_have_them_direct_through_switches_and_over_pcie(
 }
 
 #[test]
+fn processes_are_those_that_compute_on_each_gpu_and_a_lost_gpu_has_none_to_tell_of() {
+    let test = "processes_are_those_that_compute_on_each_gpu_and_a_lost_gpu_has_none_to_tell_of";
+    with(test, &four(), |stub| {
+        let session = open();
+        let gpus = session.list().unwrap().gpus;
+        let processes = || -> Vec<(u32, Vec<u32>)> {
+            let number = |pci| gpus.iter().find(|gpu| gpu.pci == pci).unwrap().index;
+            session.processes(&gpus).unwrap().into_iter().map(|(pci, pids)| (number(pci), pids)).collect()
+        };
+        assert_eq!(processes(), [(0, vec![]), (1, vec![]), (2, vec![])], "of MIG devices nothing is told");
+        for line in ["process 2 4711", "process 0 4712", "process 2 4713", "process 3 4714", "process 1 4712"] {
+            stub.order(line);
+        }
+        assert_eq!(processes(), [(0, vec![4712]), (1, vec![4712]), (2, vec![4711, 4713])]);
+        for line in ["ended 2 4711", "ended 0 1", "lost 1"] {
+            stub.order(line);
+        }
+        assert_eq!(processes(), [(0, vec![4712]), (2, vec![4713])]);
+    });
+}
+
+#[test]
 fn gpus_are_listed_with_their_mig_devices() {
     with("gpus_are_listed_with_their_mig_devices", &four(), |_| {
         let Listing { gpus, unreachable } = open().list().unwrap();

@@ -190,6 +190,31 @@ impl Process {
         })
     }
 
+    /// `cmdline`: the arguments that the process was executed with, or what it has made of them. Past 64 KiB they are left
+    /// out; a process without memory has none.
+    pub fn arguments(&self) -> Result<Live<Vec<Vec<u8>>>, ReadError> {
+        const LIMIT: u64 = 64 << 10;
+        let contents = self.folder.read("cmdline", LIMIT)?;
+        Ok(match in_time(&self.folder, contents) {
+            Live::Here(contents) => {
+                let bytes = contents.map(|contents| contents.bytes).unwrap_or_default();
+                let ended = bytes.strip_suffix(b"\0").unwrap_or(&bytes).split(|&byte| byte == 0);
+                Live::Here(if bytes.is_empty() { Vec::new() } else { ended.map(<[u8]>::to_vec).collect() })
+            }
+            Live::Vanished => Live::Vanished,
+        })
+    }
+
+    /// When it was started, in clock ticks since the boot: the 22nd field of `stat` (`proc(5)`).
+    pub fn started(&self) -> Result<Live<u64>, ReadError> {
+        let Some(contents) = self.folder.read("stat", 4096)? else { return Ok(Live::Vanished) };
+        let text = String::from_utf8_lossy(&contents.bytes);
+        // The second field is its name in parentheses, and there may be others in it.
+        let ticks = text.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().nth(19)?.parse().ok());
+        let malformed = || ReadError::malformed(&self.folder.path().join("stat"), &text, "the 22nd field is a time");
+        ticks.map(Live::Here).ok_or_else(malformed)
+    }
+
     pub(crate) fn folder(&self) -> &Folder {
         &self.folder
     }

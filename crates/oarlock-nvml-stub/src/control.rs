@@ -3,6 +3,7 @@
 //!
 //! - `xid GPU CODE`: the GPU raises this XID, for whoever waits for its events;
 //! - `lost GPU`: every call on it says that it is lost; `back GPU` undoes that;
+//! - `process GPU PID`: this process computes on the GPU; `ended GPU PID`: it does no longer;
 //! - `hiccup N`: the next N calls fail with an unknown error.
 //!
 //! A file that does not go on from what was read is heeded from its beginning. A line that is no order is complained of.
@@ -21,6 +22,20 @@ pub(crate) enum Order {
     Lost(usize),
     /// The GPU is there again.
     Back(usize),
+    /// A process begins to compute on the GPU.
+    Process {
+        /// The GPU's number.
+        gpu: usize,
+        /// As the host numbers it.
+        pid: u32,
+    },
+    /// A process computes there no longer.
+    Ended {
+        /// The GPU's number.
+        gpu: usize,
+        /// As the host numbers it.
+        pid: u32,
+    },
     /// So many calls fail.
     Hiccup(u32),
 }
@@ -59,6 +74,8 @@ fn order(words: &[&str]) -> Option<Order> {
         ["xid", gpu, code] => Order::Xid { gpu: gpu.parse().ok()?, code: code.parse().ok()? },
         ["lost", gpu] => Order::Lost(gpu.parse().ok()?),
         ["back", gpu] => Order::Back(gpu.parse().ok()?),
+        ["process", gpu, pid] => Order::Process { gpu: gpu.parse().ok()?, pid: pid.parse().ok()? },
+        ["ended", gpu, pid] => Order::Ended { gpu: gpu.parse().ok()?, pid: pid.parse().ok()? },
         ["hiccup", calls] => Order::Hiccup(calls.parse().ok()?),
         _ => return None,
     })

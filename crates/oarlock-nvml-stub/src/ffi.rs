@@ -427,17 +427,30 @@ unsafe extern "C" fn nvmlDeviceIsMigDeviceHandle(device: nvmlDevice_t, is_mig: *
     answer(|library| unsafe { put(is_mig, matches!(library.handle(device.addr())?, Handle::Mig(..)).into()) })
 }
 
-/// No process ever runs here.
+/// Writes the number of processes also where there is no room for them, as NVML does.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn nvmlDeviceGetComputeRunningProcesses_v3(
     device: nvmlDevice_t,
     count: *mut c_uint,
-    _processes: *mut nvmlProcessInfo_t,
+    processes: *mut nvmlProcessInfo_t,
 ) -> nvmlReturn_t {
     answer(|library| {
-        library.handle(device.addr())?;
+        let pids = library.processes(device.addr())?;
+        if count.is_null() {
+            return Err(INVALID_ARGUMENT);
+        }
         // SAFETY: NVML's contract for this function.
-        unsafe { put(count, 0) }
+        let room = unsafe { count.replace(pids.len() as c_uint) };
+        if pids.len() > room as usize {
+            return Err(INSUFFICIENT_SIZE);
+        }
+        for (place, pid) in pids.into_iter().enumerate() {
+            let info =
+                nvmlProcessInfo_t { pid, usedGpuMemory: 0, gpuInstanceId: NO_INSTANCE, computeInstanceId: NO_INSTANCE };
+            // SAFETY: NVML's contract for this function, and there is room for so many.
+            unsafe { put(processes.wrapping_add(place), info)? };
+        }
+        Ok(())
     })
 }
 

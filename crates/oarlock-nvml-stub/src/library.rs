@@ -39,6 +39,8 @@ pub(crate) struct Library {
     hardware: Option<Hardware>,
     control: Control,
     lost: BTreeSet<usize>,
+    /// GPU and process id.
+    processes: BTreeSet<(usize, u32)>,
     hiccups: u32,
     sets: BTreeMap<usize, EventSet>,
     last_set: usize,
@@ -75,6 +77,8 @@ impl Library {
             match order {
                 Order::Lost(gpu) => drop(self.lost.insert(gpu)),
                 Order::Back(gpu) => drop(self.lost.remove(&gpu)),
+                Order::Process { gpu, pid } => drop(self.processes.insert((gpu, pid))),
+                Order::Ended { gpu, pid } => drop(self.processes.remove(&(gpu, pid))),
                 Order::Hiccup(calls) => self.hiccups = self.hiccups.saturating_add(calls),
                 // Nobody learns of an XID who did not register before it.
                 Order::Xid { gpu, code } => {
@@ -185,6 +189,13 @@ impl Library {
         let handle = Handle::Mig(gpu, device);
         self.parts(handle).map_err(|_| NOT_FOUND)?;
         Ok(handle)
+    }
+
+    /// The processes that compute on a device, ascending; on a MIG device none ever does here.
+    pub(crate) fn processes(&self, number: usize) -> Answer<Vec<u32>> {
+        let device = self.handle(number)?;
+        let on_it = |(gpu, _): &&(usize, u32)| device == Handle::Gpu(*gpu);
+        Ok(self.processes.iter().filter(on_it).map(|(_, pid)| *pid).collect())
     }
 
     pub(crate) fn create_set(&mut self) -> Answer<usize> {

@@ -1,5 +1,8 @@
 //! Ranks found and held: what the binder's thread does, a step at a time.
 
+mod check;
+mod unnamed;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,6 +14,7 @@ use oarlock_kernel::{Live, Proc, Process, ReadError, affinity};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::memory;
+use super::numactl;
 use super::ward::{Finding, Oddity, Ward, asked};
 
 /// How long one look over a container's processes may take; what is left is looked at the next time.
@@ -24,7 +28,7 @@ const LONGEST_VALUE: usize = 1 << 16;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Told {
     /// A rank is held.
-    Bound { id: String, rank: u32, place: u32, pid: u32, how: How, took: Option<Duration> },
+    Bound { id: String, rank: u32, place: u32, pid: u32, known_by: KnownBy, how: How, took: Option<Duration> },
     /// A rank's process has ended.
     Ended { id: String, rank: u32 },
     /// A container is no longer looked after.
@@ -37,8 +41,21 @@ pub(crate) enum Told {
     Drifted { id: String, rank: u32, what: String },
     /// A rank bound itself to a part of its place. It is not fought.
     BoundItself { id: String, rank: u32, cpus: CpuSet },
+    /// The launcher binds its ranks itself, in this mode of its own. Once for each mode.
+    LauncherBinds { id: String, mode: &'static str },
     /// The container does not have what was planned: kubelet or somebody else gave it another cpuset.
     Outside { id: String },
+}
+
+/// How it is known that a process is the rank.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KnownBy {
+    /// By what its launcher wrote into its environment.
+    Environment,
+    /// By the GPUs that it uses, as NVML says.
+    Gpu,
+    /// By the order in which the ranks were started.
+    Order,
 }
 
 /// How a rank is held.
@@ -61,6 +78,12 @@ struct State {
     /// Processes that were looked at and are no ranks.
     others: BTreeSet<u32>,
     said: BTreeSet<String>,
+    /// Since when it is looked after.
+    since: Instant,
+    /// Whether a process has called itself a rank, planned or not: then those that do not are none.
+    is_named: bool,
+    /// Those among `others` whose order was looked at.
+    ordered: BTreeSet<u32>,
     /// How many ranks were found by their exec since the last sweep.
     heard: usize,
     /// Whether the last sweep was cut short: the next one goes on where it ended.
@@ -88,6 +111,8 @@ pub(crate) struct Binding {
     wards: BTreeMap<String, State>,
     /// The ward of each cgroup.
     at: HashMap<String, String>,
+    /// Whether NVML has told which processes use the GPUs.
+    nvml_tells: bool,
     tell: UnboundedSender<Told>,
 }
 
@@ -102,7 +127,7 @@ impl Binding {
                 None
             }
         };
-        Ok(Self { proc, hierarchy, wards: BTreeMap::new(), at: HashMap::new(), tell })
+        Ok(Self { proc, hierarchy, wards: BTreeMap::new(), at: HashMap::new(), nvml_tells: false, tell })
     }
 
     /// Holds the ranks of this container from now on, or holds them to another plan.
@@ -115,6 +140,9 @@ impl Binding {
             bound: BTreeMap::new(),
             others: BTreeSet::new(),
             said: BTreeSet::new(),
+            since: Instant::now(),
+            is_named: false,
+            ordered: BTreeSet::new(),
             heard: 0,
             is_cut: false,
             by_affinity: self.hierarchy.is_none(),
@@ -253,6 +281,7 @@ impl Binding {
         match state.ward.find(process.pid(), text) {
             Finding::NoRank => drop(state.others.insert(process.pid())),
             Finding::Odd(oddity) => {
+                state.is_named = true;
                 state.others.insert(process.pid());
                 if let Oddity::OtherCount { stated, .. } = oddity
                     && state.has_room_for(&oddity.to_string())
@@ -261,7 +290,10 @@ impl Binding {
                 }
                 state.say(&self.tell, oddity.to_string());
             }
-            Finding::Rank { rank, place: whose } => self.bind(id, (rank, whose), process, place, age),
+            Finding::Rank { rank, place: whose } => {
+                state.is_named = true;
+                self.bind(id, (rank, whose), KnownBy::Environment, process, place, age);
+            }
         }
     }
 
@@ -270,6 +302,7 @@ impl Binding {
         &mut self,
         id: &str,
         (rank, whose): (u32, u32),
+        known_by: KnownBy,
         process: &Process,
         place: &str,
         age: &dyn Fn() -> Option<Duration>,
@@ -279,6 +312,10 @@ impl Binding {
             state.others.insert(process.pid());
             return;
         };
+        let arguments = process.arguments().ok().and_then(Live::here).unwrap_or_default();
+        if numactl::is_numactl(&arguments) {
+            return;
+        }
         let held_already = rank_at(&state.ward.cgroup, place) == Some(rank);
         // What a rank starts has its environment and its cgroup.
         if held_already && state.bound.get(&rank).is_some_and(|bound| bound.pid != process.pid()) {
@@ -341,49 +378,14 @@ impl Binding {
         let bound = Bound { pid: process.pid(), place: whose, stays, gatherings };
         if state.bound.insert(rank, bound).is_none_or(|old| (old.pid, old.place) != (bound.pid, bound.place)) {
             let took = if held_already { None } else { age() };
-            let _ = self.tell.send(Told::Bound { id: id.to_owned(), rank, place: whose, pid: bound.pid, how, took });
-        }
-    }
-
-    /// Checks every rank of every ward against its plan.
-    pub(crate) fn check_all(&mut self) {
-        for id in self.wards.keys().cloned().collect::<Vec<_>>() {
-            self.check(&id);
-        }
-    }
-
-    /// Checks the ranks of a ward: a wall that somebody changed is put back, a rank that bound itself is told.
-    pub(crate) fn check(&mut self, id: &str) {
-        let Some(state) = self.wards.get_mut(id) else { return };
-        for (rank, Bound { pid, place, stays, .. }) in state.bound.clone() {
-            let Some(mut wall) = state.ward.wall(place) else { continue };
-            if stays {
-                wall.mems = None;
-            }
-            if let Some(hierarchy) = self.hierarchy.as_ref().filter(|_| !state.by_affinity) {
-                match mend(hierarchy, &state.ward.cgroup, rank, &wall) {
-                    Ok(None) => {}
-                    Ok(Some(what)) => {
-                        let _ = self.tell.send(Told::Drifted { id: id.to_owned(), rank, what });
-                    }
-                    Err(RankCgroupError::NotGiven { .. }) => {
-                        let _ = self.tell.send(Told::Outside { id: id.to_owned() });
-                        return;
-                    }
-                    Err(error) => {
-                        let why = anyhow::Error::new(error);
-                        state.say(&self.tell, format!("rank {rank} cannot be checked: {why:#}"));
-                    }
-                }
-            }
-            let status = self.proc.process(pid).ok().flatten().and_then(|process| process.status().ok()?.here());
-            if let (Some(has), Some(cpus)) = (status.and_then(|status| status.cpus_allowed), &wall.cpus)
-                && has != *cpus
-                && has.is_subset(cpus)
-                && state.has_room_for(&format!("itself {rank} {has}"))
+            state.others.remove(&bound.pid);
+            let (id, pid) = (id.to_owned(), bound.pid);
+            let _ = self.tell.send(Told::Bound { id: id.clone(), rank, place: whose, pid, known_by, how, took });
+            let launcher = launcher_of(&self.proc, process).unwrap_or_default();
+            if let Some(mode) = numactl::mode_of(&launcher, &arguments)
+                && state.said.insert(format!("itself {mode}"))
             {
-                state.said.insert(format!("itself {rank} {has}"));
-                let _ = self.tell.send(Told::BoundItself { id: id.to_owned(), rank, cpus: has });
+                let _ = self.tell.send(Told::LauncherBinds { id, mode });
             }
         }
     }
@@ -424,14 +426,10 @@ fn hold(
     })
 }
 
-/// Puts the wall of a rank back; says what was there instead.
-fn mend(hierarchy: &Hierarchy, cgroup: &str, rank: u32, wall: &Wall) -> Result<Option<String>, RankCgroupError> {
-    let Some(ranks) = hierarchy.ranks_of(cgroup)? else { return Ok(None) };
-    let Some(there) = ranks.rank(rank)? else { return Ok(None) };
-    let (cpus, mems) = (there.cpus()?.unwrap_or_default(), there.mems()?.unwrap_or_default());
-    ranks.hold(rank, wall)?;
-    let wanted = (wall.cpus.clone().unwrap_or_default(), wall.mems.clone().unwrap_or_default());
-    Ok(((&cpus, &mems) != (&wanted.0, &wanted.1)).then(|| format!("cpus \"{cpus}\" and memory \"{mems}\"")))
+/// The arguments of the process that started this one.
+fn launcher_of(proc: &Proc, process: &Process) -> Option<Vec<Vec<u8>>> {
+    let parent = process.status().ok()?.here()?.parent;
+    proc.process(parent).ok()??.arguments().ok()?.here()
 }
 
 fn place_of(process: &Process) -> Option<String> {

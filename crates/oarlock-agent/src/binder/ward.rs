@@ -2,6 +2,7 @@
 
 use oarlock_core::launcher::{self, NotANumber};
 use oarlock_core::machine::Gpu;
+use oarlock_core::pci::PciAddress;
 use oarlock_core::rankenv::{RankEntry, RankEnv};
 use oarlock_core::request::GpuRef;
 use oarlock_core::visible;
@@ -88,6 +89,11 @@ impl Ward {
             return None;
         }
         (0..).zip(&self.ranks.ranks).find(|(_, entry)| entry.gpus == chosen).map(|(place, _)| place)
+    }
+
+    /// The index of its GPU at this address.
+    pub(super) fn gpu_at(&self, address: PciAddress) -> Option<u32> {
+        self.gpus.iter().find(|gpu| gpu.pci == Some(address)).map(|gpu| gpu.index)
     }
 
     /// What a rank with this place is held to; `None` where it stays unbound.

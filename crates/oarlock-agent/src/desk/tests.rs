@@ -97,7 +97,7 @@ impl Office {
         while let Ok(order) = self.orders.try_recv() {
             ward = match order {
                 Order::Keep(kept) => Some(*kept),
-                Order::Forget(_) => None,
+                Order::Forget(_) | Order::Used(_) => None,
             };
         }
         ward

@@ -110,6 +110,40 @@ fn a_process_may_call_itself_what_is_no_text() {
 }
 
 #[test]
+fn arguments_are_bytes_and_empty_ones_count() {
+    let (root, proc) = family(false);
+    let process = proc.process(20).unwrap().unwrap();
+    let arguments = || process.arguments().unwrap().here().unwrap();
+    assert_eq!(arguments(), [b""; 0]);
+    for (bytes, expected) in [
+        (b"python\0-c\0\xff\n\0\0".as_slice(), &[b"python".as_slice(), b"-c", b"\xff\n", b""][..]),
+        (b"", &[]),
+        (b"renamed", &[b"renamed"]),
+    ] {
+        fs::write(root.path().join("20/cmdline"), bytes).unwrap();
+        assert_eq!(arguments(), expected);
+    }
+    fs::write(root.path().join("20/cmdline"), vec![b'x'; 1 << 20]).unwrap();
+    assert!(arguments()[0].len() <= 64 << 10);
+}
+
+#[test]
+fn the_time_of_the_start_is_counted_from_the_end_of_a_hostile_name() {
+    let (root, proc) = family(false);
+    let process = proc.process(20).unwrap().unwrap();
+    let stat = |name: &str| {
+        [b"20 (".as_slice(), name.as_bytes(), b"\xff) S 10 20 20 0 -1 4194304 95 0 0 0 1 2 0 0 20 0 1 0 8765 9 9"]
+            .concat()
+    };
+    for name in ["rank", "a b", ") S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22", "(\n"] {
+        fs::write(root.path().join("20/stat"), stat(name)).unwrap();
+        assert_eq!(process.started().unwrap(), Live::Here(8765), "{name:?}");
+    }
+    fs::write(root.path().join("20/stat"), "20 (rank) S 10").unwrap();
+    assert!(process.started().unwrap_err().to_string().contains("20/stat"));
+}
+
+#[test]
 fn the_environment_is_bytes_and_its_first_entry_counts() {
     let (root, proc) = family(false);
     let file = root.path().join("20/environ");
