@@ -34,12 +34,13 @@ END
 # put_container POD NAME GPUS COMMAND [SECURITY] [RESOURCES] [MOUNTS]: a container that runs. It holds the GPUs of these
 # indices, separated by spaces, as a device plugin gives them. The rest is the inside of JSON lists and objects.
 put_container() {
-    gpus=
-    for index in $3; do gpus="$gpus${gpus:+,}$(uuid_of "$index")"; done
-    [ -z "$gpus" ] ||
-        gpus="{\"key\":\"NVIDIA_VISIBLE_DEVICES\",\"value\":\"$gpus\"},{\"key\":\"OARLOCK_GPUS\",\"value\":\"$gpus\"}"
+    names=
+    for index in $3; do names="$names${names:+,}$(uuid_of "$index")"; done
+    variables=
+    [ -z "$names" ] || variables="{\"key\":\"NVIDIA_VISIBLE_DEVICES\",\"value\":\"$names\"},
+{\"key\":\"OARLOCK_GPUS\",\"value\":\"$names\"}"
     cat >"/tmp/pods/$1/$2.json" <<END
-{"metadata":{"name":"$2"},"image":{"image":"localhost/busybox:1"},"command":[$4],"envs":[$gpus],"log_path":"$2.log",
+{"metadata":{"name":"$2"},"image":{"image":"localhost/busybox:1"},"command":[$4],"envs":[$variables],"log_path":"$2.log",
 "labels":{"io.kubernetes.container.name":"$2","io.kubernetes.pod.name":"$1","io.kubernetes.pod.namespace":"default",
 "io.kubernetes.pod.uid":"uid-of-$1"},
 "mounts":[${7:-}],"linux":{"security_context":{"namespace_options":{"network":2,"pid":1}${5:+,}${5:-}},

@@ -7,10 +7,10 @@ rank_of() {
 
 # stray_threads PID CPUS: the threads whose CPUs are others.
 stray_threads() {
-    for task in "/proc/$1/task/"*; do
-        cpus=$(sed -n 's/^Cpus_allowed_list:[[:space:]]*//p' "$task/status")
-        [ "$cpus" = "$2" ] || printf '%s(%s) ' "${task##*/}" "$cpus"
-    done
+    awk -v cpus="$2" '/^Cpus_allowed_list:/ && $2 != cpus {
+        split(FILENAME, part, "/")
+        printf "%s(%s) ", part[5], $2
+    }' "/proc/$1/task/"*/status
 }
 
 # anonymous_mib PID: MiB of anonymous memory on each node, as NODE:MIB.
@@ -27,6 +27,13 @@ anonymous_mib() {
     ' "/proc/$1/numa_maps"
 }
 
+# pages_beside PID NODE: the lines about anonymous memory that is on other nodes as well.
+pages_beside() {
+    awk -v node="N$2=" '/ anon=/ && !/ file=/ {
+        for (i = 1; i <= NF; i++) if ($i ~ /^N[0-9]+=/ && index($i, node) != 1) { print; next }
+    }' "/proc/$1/numa_maps"
+}
+
 # check_rank PID MIB WHO: the rank's threads are on the CPUs of the node that the machine's declaration gives it, and its
 # anonymous memory, at least so much, is on that node alone.
 check_rank() {
@@ -40,6 +47,7 @@ check_rank() {
     *) seen="elsewhere, $memory" ;;
     esac
     check "$3: memory of rank $rank on node $node ($memory MiB)" "all there" "$seen"
+    [ "$seen" = "all there" ] || say "$(pages_beside "$1" "$node" | paste -s -d'|')"
 }
 
 # wait_for COUNT LAUNCHER COMMAND...: until the command prints so many lines, or the launcher is gone.

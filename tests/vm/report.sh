@@ -3,6 +3,9 @@
 . "$VM/shape.env"
 if [ -e "$VM/runtime.env" ]; then . "$VM/runtime.env"; fi
 
+# What is to be done at the end is done then, too.
+trap 'exit 1' TERM
+
 report() {
     printf '%s\n' "$*" >>"$REPORT"
 }

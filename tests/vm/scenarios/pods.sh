@@ -30,6 +30,14 @@ put_job_is_held() {
     check_job "$1" "$1" "$ALL_CPUS" "$ALL_NODES"
 }
 
+# check_verified NAME STATUS: oarlock's own opinion of all that it manages.
+check_verified() {
+    verified=0
+    oarlock verify --all >verified 2>&1 || verified=$?
+    cat verified
+    check "$1" "$2" "$verified"
+}
+
 start_runtime
 say "$(cri version), $OCI_RUNTIME, $CGROUP_DRIVER: up after $(uptime_seconds) s"
 
@@ -49,6 +57,8 @@ put_job_is_held bound "$AUTO"
 check "bound: every rank has its cgroup" "$RANKS" "$(rank_cgroups)"
 variable=$(tr '\0' '\n' <"/proc/$(launcher_of bound main)/environ" | sed -n 's/^OARLOCK_RANK_CPUS=//p')
 check "bound: the ranks are told" "$RANKS" "$(echo "$variable" | tr ';' '\n' | wc -l)"
+check_verified "bound: oarlock verify --all" 0
+oarlock status
 put_container bound sidecar "" "\"launch\",\"1\",$RANK"
 passes "bound: a sidecar runs" are_ready bound sidecar 1
 sleep 2
@@ -70,11 +80,17 @@ for victims in "" "agent" "containerd" "agent containerd"; do
     check "$who: the others stay" "$(cat others)" "$(ranks_of bound main | grep -v '^3 ')"
     # One of each end of the list: with nobody there to hold them, they are held.
     for process in $(sed -n '1p;$p' others | cut -d' ' -f2); do check_rank "$process" 64 "$who"; done
+    if [ "$victims" = agent ]; then
+        # A newcomer that nobody holds is seen.
+        passes "$who: rank 3 is back" are_ready bound main $((RANKS + 2))
+        check_verified "$who: oarlock verify --all sees that it is not held" 1
+    fi
     case $victims in *containerd*) start_containerd ;; esac
     case $victims in agent*) start_agent ;; esac
     [ -z "$victims" ] || passes "$who: the agent knows what runs" have_synchronised "$heard"
     passes "$who: every rank is held" are_held bound "$RANKS"
     check_job "$who" bound "$ALL_CPUS" "$ALL_NODES"
+    check_verified "$who: oarlock verify --all" 0
 done
 remove_pod_now bound
 passes "bound: removed, with the cgroups of its ranks" are_rank_cgroups 0
@@ -164,7 +180,7 @@ seen=0
 put_container third main "$(echo "$gpus" | cut -d' ' -f1)" "\"launch\",\"1\",$RANK" "" \
     "\"cpuset_cpus\":\"$(cpus_of "$node")\"" >refusal 2>&1 || seen=$?
 cat refusal
-check "exclusive: a third pod is refused" "1 told" "$seen $(grep -q 'exclusive' refusal && echo told)"
+check "exclusive: a third pod is refused" "1 told" "$seen $(grep -q 'held by default/first/main' refusal && echo told)"
 remove_pod_now third
 remove_pod_now first
 exclusive_pod fourth "$(cpus_of "$node")"

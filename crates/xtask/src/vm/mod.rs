@@ -62,6 +62,7 @@ impl Machines {
         let initramfs = self.folder.join(format!("{name}.cpio"));
         let needs = scenario.needs();
         let mut root = self.first_root(shape, &script)?;
+        root.add_text("vm/limit", scenario.limit().as_secs().to_string());
         let mut disk = None;
         if needs.contains(&Part::Torchrun) {
             for (place, module) in self.kernel.disk_modules().iter().enumerate() {
