@@ -52,8 +52,8 @@ impl Scenario {
             // kubelet is started several times, and an emulated CPU takes it tens of seconds each time.
             "kubelet" | "kubelet-nodes" | "kubelet-ranks" => 600,
             // Importing torch takes an emulated CPU half a minute, and every rank does it.
-            "torchrun" | "training" | "pods" | "hostile" => 900,
-            "churn" => 1800,
+            "torchrun" | "pods" | "hostile" => 900,
+            "training" | "churn" => 1800,
             "chaos" => 3600,
             // Five seconds to boot and a few to run.
             _ => 180,
