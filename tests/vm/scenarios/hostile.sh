@@ -12,7 +12,7 @@ ALL_GPUS=$(seq -s ' ' 0 $((RANKS - 1)))
 ALL_CPUS=$(cat /sys/devices/system/cpu/online)
 ALL_NODES=$(cat /sys/devices/system/node/has_memory)
 # Seconds over which a share of a CPU is taken, and the ticks of one.
-SPAN=20
+SPAN=10
 TICKS=100
 
 trap 'keep_logs containerd agent' EXIT
@@ -27,7 +27,7 @@ forks() {
     sed -n 's/^processes //p' /proc/stat
 }
 
-# check_share WHO PERCENT: the agent uses at most that much of a CPU.
+# check_share WHO PERCENT: the agent uses at most that much of a CPU. An emulated one is some twenty times slower.
 check_share() {
     used=$(ticks)
     forked=$(forks)
@@ -69,7 +69,7 @@ put_sandbox job "$AUTO"
 put_container job main "$ALL_GPUS" "\"launch\",\"$RANKS\",$RANK"
 passes "job: every rank is held" are_held job "$RANKS"
 ranks_of job main | grep -v '^3 ' >others
-check_share "idle" 15
+check_share "idle" 60
 
 # Annotations as long as they may be.
 put_sandbox endless "\"oarlock.dev/cpu-map\":\"$(yes 0 | head -n 125000 | paste -s -d,)\""
@@ -122,7 +122,7 @@ remove_pod_now liars
 manager=$(json_text <<'END'
 busybox --install -s /bin 2>/dev/null
 set -e
-cd "/sys/fs/cgroup$(sed -n s/^0:://p /proc/self/cgroup)"
+cd "$(dirname "$(find /host/kubepods* -name cgroup.procs -exec grep -l -x $$ {} +)")"
 mkdir "its own (deleted)" && cd "its own (deleted)"
 mkdir $(seq 1 2000)
 echo $$ >cgroup.procs
@@ -131,7 +131,8 @@ exec launch 2 touch-memory --mib 64 --threads 2 --hold 100000
 END
 )
 put_sandbox manager "$AUTO"
-put_container manager main "0 7" "\"busybox\",\"sh\",\"-c\",\"$manager\"" '"privileged":true'
+put_container manager main "0 7" "\"busybox\",\"sh\",\"-c\",\"$manager\"" "" "" \
+    '{"container_path":"/host","host_path":"/sys/fs/cgroup"}'
 passes "own cgroups: its ranks are ready" are_ready manager main 2
 passes "own cgroups: it is told that they are held by affinity" is_told manager 'held by affinity, and their memory is not'
 # rank_is_bound POD RANK NODE: whether all its threads are on that node.
