@@ -35,6 +35,8 @@ const SWEEP_ALONE: Duration = Duration::from_millis(500);
 /// After lost events, so soon, and not more often. Where a sweep costs much, not sooner than it takes a tenth of a CPU.
 const SWEEP_AFTER_LOSS: Duration = Duration::from_millis(250);
 const SWEEPING: u32 = 10;
+/// However much a sweep costs, this is the longest time without one.
+const SWEEP_AT_LEAST: Duration = Duration::from_secs(10);
 /// Every so often the walls are checked.
 const CHECK: Duration = Duration::from_secs(10);
 /// Of each window, so much CPU time is spent on looks at processes that executed. Beyond that nobody listens for a while, and
@@ -141,10 +143,10 @@ impl Turns {
                 self.binding.sweep_all(self.lost || self.events.is_none());
                 self.binding.order_all();
                 self.gpus_asked.store(self.binding.lacks_ranks(), Ordering::Relaxed);
-                let pause = (cpu_time().saturating_sub(before) * SWEEPING).clamp(SWEEP_AFTER_LOSS, SWEEP);
+                let pause = (cpu_time().saturating_sub(before) * SWEEPING).clamp(SWEEP_AFTER_LOSS, SWEEP_AT_LEAST);
                 self.lost = false;
                 self.swept = (now, pause);
-                self.sweep_at = now + if self.events.is_some() { SWEEP } else { SWEEP_ALONE.max(pause) };
+                self.sweep_at = now + if self.events.is_some() { SWEEP } else { SWEEP_ALONE }.max(pause);
             }
             if now >= self.check_at {
                 self.binding.check_all();

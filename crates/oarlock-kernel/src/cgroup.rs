@@ -15,7 +15,7 @@ use crate::rank_cgroup;
 pub use write::{CpusetError, WriteError};
 
 /// The cgroups that a container may have below its own, as far as they are looked at, and how deep.
-const MOST_BELOW: usize = 4096;
+const MOST_BELOW: usize = 256;
 const DEEPEST: usize = 32;
 
 /// Where a process is in each cgroup hierarchy (`cgroups(7)`). Paths are as the reader's cgroup namespace shows them.
@@ -166,7 +166,7 @@ impl Cgroup {
     }
 
     /// Its processes and those of all cgroups below it, in no order. A container may have made some, and may make them while
-    /// this reads: of more than 4,096, and below the 32nd level, the rest is left out.
+    /// this reads: of more than 256, and below the 32nd level, the rest is left out.
     pub fn processes_below(&self) -> Result<Option<Vec<u32>>, ReadError> {
         let Some(mut processes) = self.processes()? else { return Ok(None) };
         // By their names: a hostile container has more of them than a process may have files open.
