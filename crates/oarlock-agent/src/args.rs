@@ -45,6 +45,12 @@ pub(crate) struct Args {
     /// Whose the cpuset of an annotated container is
     #[arg(long, value_name = "WHOSE")]
     container_cpuset: Option<ContainerCpuset>,
+    /// Tell the Kubernetes API nothing: pods get no events and no annotation
+    #[arg(long)]
+    no_kubernetes: bool,
+    /// This host's name, which events on pods bear
+    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    host_name: Option<String>,
     /// How much is logged: off, error, warn, info, debug, trace
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub(crate) log_level: LevelFilter,
@@ -68,6 +74,8 @@ impl Args {
         config.nri.index = self.nri_index.clone().unwrap_or(config.nri.index);
         config.nri.enabled &= !self.no_nri;
         config.container_cpuset = self.container_cpuset.unwrap_or(config.container_cpuset);
+        config.kubernetes.enabled &= !self.no_kubernetes;
+        config.kubernetes.host_name = self.host_name.clone().or(config.kubernetes.host_name);
         config.check()?;
         Ok(config)
     }

@@ -1,5 +1,6 @@
 //! Where containers are in the cgroup tree, and what is in effect there.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use oarlock_core::{CpuSet, NodeSet};
@@ -27,6 +28,11 @@ impl Cgroups {
         let cpus = cgroup.cpus_effective().ok().flatten().filter(|cpus| !cpus.is_empty());
         let mems = cgroup.mems_effective().ok().flatten().filter(|mems| !mems.is_empty());
         (cpus, mems)
+    }
+
+    /// The own memory of the processes in this cgroup and below it, in bytes by node, as far as the kernel says.
+    pub(crate) fn memory(&self, path: &str) -> Option<BTreeMap<u32, u64>> {
+        self.hierarchy.as_ref()?.cgroup(path).ok()??.anon_by_node().ok()?
     }
 
     /// The cgroup of a process.

@@ -42,6 +42,8 @@ pub(crate) struct Config {
     pub(crate) nri: NriConfig,
     /// Whose the cpuset of a container is.
     pub(crate) container_cpuset: ContainerCpuset,
+    /// What pods' owners are told through the Kubernetes API.
+    pub(crate) kubernetes: KubernetesConfig,
     /// When a GPU is unhealthy, and when it is healthy again.
     pub(crate) health: HealthConfig,
 }
@@ -110,6 +112,20 @@ pub(crate) enum ContainerCpuset {
     Own,
     /// Somebody else's, such as another plugin of the runtime: only ranks are placed, inside it.
     Leave,
+}
+
+/// What pods' owners are told through the Kubernetes API. Nothing else depends on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct KubernetesConfig {
+    /// Whether the API is spoken to at all, where there is one.
+    pub(crate) enabled: bool,
+    /// Whether pods get events.
+    pub(crate) events: bool,
+    /// Whether pods get the annotation `oarlock.dev/placement`.
+    pub(crate) placement_annotation: bool,
+    /// This host's name, which events bear; without one, what the kernel calls it.
+    pub(crate) host_name: Option<String>,
 }
 
 impl NriConfig {
@@ -271,6 +287,7 @@ impl Default for Config {
             numa_node: NumaNodeConfig::default(),
             nri: NriConfig::default(),
             container_cpuset: ContainerCpuset::Own,
+            kubernetes: KubernetesConfig::default(),
             health: HealthConfig::default(),
         }
     }
@@ -299,6 +316,12 @@ impl Default for NumaNodeConfig {
 impl Default for NriConfig {
     fn default() -> Self {
         Self { enabled: true, socket: DEFAULT_SOCKET.into(), index: "90".to_owned() }
+    }
+}
+
+impl Default for KubernetesConfig {
+    fn default() -> Self {
+        Self { enabled: true, events: true, placement_annotation: true, host_name: None }
     }
 }
 

@@ -5,10 +5,12 @@
 //! was made, and is handed in as far as it is known by then.
 
 mod known;
+mod memory;
 mod resume;
 mod room;
 #[cfg(test)]
 mod tests;
+mod told;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -29,11 +31,14 @@ use crate::binder::{Order, Ward};
 use crate::cgroups::{self, Cgroups};
 use crate::config::ContainerCpuset;
 use crate::place::{Ask, Decision, Knowledge, decide, held};
-use crate::tell::{Notice, What};
+use crate::tell::{Notice, Placed, What};
 use known::{Known, Stage, cpuset, memory_limit, pod_of, sets, with_prefix};
+pub(crate) use memory::Memory;
 
 /// Another process plans or writes for so long at most; past that the container goes on without an entry.
 const LEDGER_PATIENCE: Duration = Duration::from_millis(200);
+/// Where kubelet has a pod from; kubelet itself sets it, for every pod.
+const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
 /// Creations that failed are remembered for so many containers.
 const MOST_FAILED: usize = 1024;
 /// The kernel executes nothing with a longer variable (`MAX_ARG_STRLEN`), its name, `=` and NUL included.
@@ -46,6 +51,8 @@ pub(crate) struct Outlets {
     pub(crate) orders: UnboundedSender<Order>,
     /// For people.
     pub(crate) notices: UnboundedSender<Notice>,
+    /// For a pod's annotation.
+    pub(crate) placements: UnboundedSender<Placed>,
     /// For the runtime: changes to containers that no event is about.
     pub(crate) changes: UnboundedSender<ContainerUpdate>,
 }
@@ -89,6 +96,8 @@ struct State {
 struct PodKnown {
     pod: Pod,
     annotations: BTreeMap<String, String>,
+    /// Whether kubelet read it from a file: to the API it is a copy, with another uid.
+    from_file: bool,
     parent: String,
     word: Option<Arc<Vec<ContainerHoldings>>>,
 }
@@ -150,8 +159,10 @@ impl Desk {
     /// A pod is gone.
     pub(crate) fn pod_gone(&self, sandbox: &str) {
         let mut state = self.state();
+        let state = &mut *state;
         if let Some(pod) = state.pods.remove(sandbox) {
             state.failed.retain(|(uid, _)| *uid != pod.pod.uid);
+            self.pod_has_gone(state, pod.pod.uid);
         }
     }
 
@@ -179,7 +190,10 @@ impl Desk {
         let mut created = Created::default();
         match decision {
             Decision::Leave => {}
-            Decision::Unbound(refusal) => self.notice(state, &known, What::RanksUnbound, refusal.to_string()),
+            Decision::Unbound(refusal) => {
+                self.notice(state, &known, What::RanksUnbound, refusal.to_string());
+                self.annotate(state, &known);
+            }
             Decision::Refuse(refusal) => {
                 self.notice(state, &known, What::BindingRefused, refusal.to_string());
                 return Err(refusal);
@@ -292,14 +306,6 @@ impl Desk {
         }
     }
 
-    /// Tells about a container, where it is known.
-    pub(crate) fn tell(&self, id: &str, what: What, words: String) {
-        let state = self.state();
-        if let Some(known) = state.containers.get(id) {
-            self.notice(&state, known, what, words);
-        }
-    }
-
     /// The place of a rank, in words.
     pub(crate) fn place_of(&self, id: &str, rank: u32) -> Option<RankPlace> {
         let state = self.state();
@@ -373,6 +379,7 @@ impl Desk {
                 self.notice(state, known, What::RanksUnbound, refusal.to_string());
                 self.order(Order::Forget(known.id.clone()));
                 known.placement = None;
+                self.annotate(state, known);
                 self.erase(&known.id);
             }
         }
@@ -416,16 +423,13 @@ impl Desk {
         }
     }
 
-    fn notice(&self, state: &State, known: &Known, what: What, words: String) {
-        let pod = state.pods.get(&known.sandbox).map(|pod| pod.pod.clone());
-        let pod = pod.unwrap_or_else(|| Pod { namespace: String::new(), name: String::new(), uid: String::new() });
-        drop(self.out.notices.send(Notice { pod, container: known.name.clone(), what, words }));
-    }
-
     /// Writes the entry of a container that has a place.
     fn write(&self, state: &State, known: &Known) {
         let Some(pod) = state.pods.get(&known.sandbox) else { return };
         let Some(entry) = known.entry(pod.pod.clone(), &self.rules.boot) else { return };
+        if known.placement.is_some() {
+            self.annotate(state, known);
+        }
         let written = self.ledger.lock(LEDGER_PATIENCE).and_then(|locked| locked.put(&entry));
         complain(written);
     }
@@ -456,6 +460,7 @@ impl PodKnown {
         Self {
             pod: pod_of(pod),
             annotations: with_prefix(pod.annotations.iter(), PREFIX),
+            from_file: pod.annotations.get(CONFIG_SOURCE).is_some_and(|source| source != "api"),
             parent: pod.linux.as_ref().map(|linux| linux.cgroup_parent.clone()).unwrap_or_default(),
             word,
         }

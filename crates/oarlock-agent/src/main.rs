@@ -28,6 +28,10 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use clap::error::ErrorKind;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use args::Args;
 
@@ -58,11 +62,19 @@ fn main() -> ExitCode {
             Err(error) => failed(1, &format!("failed to print the settings: {error}")),
         };
     }
-    tracing_subscriber::fmt().with_max_level(args.log_level).with_writer(std::io::stderr).with_ansi(false).init();
+    listen_to_logs(args.log_level);
     match agent::run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(1, &format!("{error:#}")),
     }
+}
+
+/// The log goes to standard error. What goes wrong with a request to the API server is said by who sent it, once.
+fn listen_to_logs(level: LevelFilter) {
+    let of_client = if level >= LevelFilter::DEBUG { level } else { LevelFilter::OFF };
+    let targets = Targets::new().with_default(level).with_target("kube_client", of_client);
+    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_ansi(false);
+    log.finish().with(targets).init();
 }
 
 fn failed(status: u8, line: &str) -> ExitCode {

@@ -1,6 +1,7 @@
 //! What Prometheus is told. Every label has a bounded set of values.
 
 mod ranks;
+mod told;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,7 +15,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-pub(crate) use ranks::{Handled, RankLabels, RankMetrics};
+pub(crate) use ranks::{ContainerLabels, Handled, RankLabels, RankMetrics};
+pub(crate) use told::ToldMetrics;
 
 /// Whether devices were given to a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -73,6 +75,8 @@ pub(crate) struct Metrics {
     nvml_up: Gauge,
     /// Of annotated containers and their ranks.
     pub(crate) ranks: RankMetrics,
+    /// Of what the API server is told.
+    pub(crate) told: ToldMetrics,
 }
 
 impl Metrics {
@@ -101,7 +105,8 @@ impl Metrics {
         registry.register("held_gpus", "GPUs that a container holds, by kubelet's word", Family::clone(&held));
         registry.register("nvml_up", "Whether NVML answers", Gauge::clone(&nvml_up));
         let ranks = RankMetrics::registered(&mut registry);
-        Self { registry, devices, allocations, preferred, registrations, registered, xids, held, nvml_up, ranks }
+        let told = ToldMetrics::registered(&mut registry);
+        Self { registry, devices, allocations, preferred, registrations, registered, xids, held, nvml_up, ranks, told }
     }
 
     /// In Prometheus' text form.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use oarlock_core::pci::PciAddress;
@@ -25,7 +26,10 @@ use crate::offers::{self, Nvml};
 use crate::place::{Given, Knowledge, OwnResources};
 use crate::ranks::Ranks;
 use crate::runtime::OfRuntime;
-use crate::tell::Notice;
+use crate::tell::{Notice, Placed, Teller};
+
+/// So often is looked where the memory of containers is.
+const MEMORY_LOOK: Duration = Duration::from_secs(30);
 
 /// All that places containers, running.
 #[derive(Debug)]
@@ -35,6 +39,8 @@ pub(crate) struct Placing {
     ranks: Ranks,
     told: UnboundedReceiver<Told>,
     notices: UnboundedReceiver<Notice>,
+    placements: UnboundedReceiver<Placed>,
+    teller: Arc<Teller>,
     tasks: JoinSet<&'static str>,
     shutdown: CancellationToken,
     orders: UnboundedSender<Order>,
@@ -52,6 +58,7 @@ impl Placing {
         let shutdown = CancellationToken::new();
         let (tell, told) = mpsc::unbounded_channel();
         let (notices, noticed) = mpsc::unbounded_channel();
+        let (placements, placed) = mpsc::unbounded_channel();
         let (orders, mut ordered) = mpsc::unbounded_channel();
         let (changes, changed) = mpsc::unbounded_channel();
         let rules = Rules {
@@ -62,7 +69,9 @@ impl Placing {
         };
         let cgroups = Cgroups::open(&config.host_root)?;
         let binder = Binder::start(&config.host_root, tell, gpus_asked)?;
-        let desk = Arc::new(Desk::new(rules, knowledge, cgroups, Outlets { orders: orders.clone(), notices, changes }));
+        let outlets = Outlets { orders: orders.clone(), notices, placements, changes };
+        let desk = Arc::new(Desk::new(rules, knowledge, cgroups, outlets));
+        let teller = Arc::new(Teller::new(&config.kubernetes, Arc::clone(&metrics)));
         let plugin = Arc::new(OfRuntime::new(Arc::clone(&desk), kubelet, Arc::clone(&metrics)));
         let settings = Settings {
             socket: config.nri.socket.clone(),
@@ -71,6 +80,13 @@ impl Placing {
 
         let mut tasks = JoinSet::new();
         let changing = plugin.change(changed);
+        tasks.spawn({
+            let teller = Arc::clone(&teller);
+            async move {
+                teller.run().await;
+                "the task that tells the API server"
+            }
+        });
         tasks.spawn(async move {
             changing.await;
             "the task that hands changes to the runtime"
@@ -101,8 +117,9 @@ impl Placing {
                 }
             }
         });
+        tasks.spawn(look_at_memory(Arc::clone(&desk), Arc::clone(&metrics)));
         let ranks = Ranks::new(Arc::clone(&desk), Arc::clone(&metrics));
-        Ok(Self { desk, metrics, ranks, told, notices: noticed, tasks, shutdown, orders })
+        Ok(Self { desk, metrics, ranks, told, notices: noticed, placements: placed, teller, tasks, shutdown, orders })
     }
 
     /// Carries on until a part has ended, which none does by itself.
@@ -113,7 +130,9 @@ impl Placing {
                 Some(notice) = self.notices.recv() => {
                     notice.log();
                     self.metrics.ranks.notice(notice.what);
+                    self.teller.notice(&notice);
                 }
+                Some(placed) = self.placements.recv() => self.teller.placed(placed),
                 Some(ended) = self.tasks.join_next() => return match ended {
                     Ok(who) => anyhow!("{who} ended"),
                     Err(error) => anyhow::Error::new(error).context("a part that places containers ended early"),
@@ -138,6 +157,21 @@ impl Placing {
         self.shutdown.cancel();
         self.tasks.abort_all();
         while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Looks where the memory of managed containers is, by the counters of their cgroups. `/proc/PID/numa_maps` would tell it
+/// page by page; reading that walks a job's page tables and holds its memory's lock, which a training job pays for.
+async fn look_at_memory(desk: Arc<Desk>, metrics: Arc<Metrics>) -> &'static str {
+    let mut turns = interval(MEMORY_LOOK);
+    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        turns.tick().await;
+        let desk = Arc::clone(&desk);
+        let Ok(memory) = tokio::task::spawn_blocking(move || desk.memory()).await else {
+            return "the look at containers' memory";
+        };
+        metrics.ranks.memory(memory);
     }
 }
 

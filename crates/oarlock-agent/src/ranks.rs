@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::binder::{How, Told};
 use crate::desk::{Desk, RankPlace};
-use crate::metrics::{Metrics, RankLabels};
+use crate::metrics::{ContainerLabels, Metrics, RankLabels, RankMetrics};
 use crate::tell::What;
 
 /// What is known of the ranks of each container.
@@ -16,8 +16,9 @@ pub(crate) struct Ranks {
     held: BTreeMap<String, Held>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Held {
+    container: ContainerLabels,
     /// The labels of each rank that is held.
     ranks: BTreeMap<u32, RankLabels>,
     /// Whether it was told that all are.
@@ -50,14 +51,17 @@ impl Ranks {
                 }
             }
             Told::Gone { id } => {
-                for labels in self.held.remove(&id).into_iter().flat_map(|held| held.ranks.into_values()) {
-                    self.metrics.ranks.ended(&labels);
+                let Some(held) = self.held.remove(&id) else { return };
+                for labels in held.ranks.values() {
+                    self.metrics.ranks.ended(labels);
                 }
+                self.metrics.ranks.gone(&held.container);
             }
             Told::Unbound { id, why } => self.desk.tell(&id, What::RanksUnbound, why),
             Told::OtherCount { id, stated } => self.desk.replan(&id, Some(stated)),
             Told::Outside { id } => self.desk.replan(&id, None),
             Told::Drifted { id, rank, what } => {
+                self.count(&id, RankMetrics::drifted);
                 let words = format!("rank {rank} was given {what} by somebody else, and has its place back");
                 self.desk.tell(&id, What::BindingDrifted, words);
             }
@@ -66,8 +70,16 @@ impl Ranks {
                 self.desk.tell(&id, What::LauncherBinds, words);
             }
             Told::BoundItself { id, rank, cpus } => {
+                self.count(&id, RankMetrics::bound_itself);
                 tracing::info!(container = id, rank, %cpus, "a rank has bound itself to a part of its place");
             }
+        }
+    }
+
+    /// Counts something of a container.
+    fn count(&self, id: &str, count: fn(&RankMetrics, &ContainerLabels)) {
+        if let Some(held) = self.held.get(id) {
+            count(&self.metrics.ranks, &held.container);
         }
     }
 
@@ -80,7 +92,11 @@ impl Ranks {
             cpus: place.cpus.clone(),
             mems: if how == How::Cgroup { place.mems.clone() } else { String::new() },
         };
-        let held = self.held.entry(id.to_owned()).or_default();
+        let held = self.held.entry(id.to_owned()).or_insert_with(|| Held {
+            container: labels.of_container(),
+            ranks: BTreeMap::new(),
+            said: false,
+        });
         if let Some(old) = held.ranks.insert(rank, labels.clone()).filter(|old| *old != labels) {
             self.metrics.ranks.ended(&old);
         }

@@ -1,4 +1,17 @@
-//! What people are told about the containers of this host.
+//! What people are told about the containers of this host: in the log, and through the Kubernetes API where there is one.
+//!
+//! Nobody here waits for the API server: what it is to be told lies in a bounded box until it takes it.
+
+mod event;
+mod mail;
+mod pace;
+mod placed;
+mod quiet;
+mod server;
+mod teller;
+
+pub(crate) use placed::Placed;
+pub(crate) use teller::Teller;
 
 use oarlock_kernel::ledger::Pod;
 
@@ -31,6 +44,11 @@ pub(crate) enum What {
 }
 
 impl What {
+    /// Whether it is no cause for concern.
+    pub(crate) fn is_good(self) -> bool {
+        self == Self::RanksBound
+    }
+
     /// The reason of a pod event.
     pub(crate) fn reason(self) -> &'static str {
         match self {
@@ -48,7 +66,7 @@ impl Notice {
     pub(crate) fn log(&self) {
         let Self { pod, container, what, words } = self;
         let pod = format!("{}/{}", pod.namespace, pod.name);
-        if *what == What::RanksBound {
+        if what.is_good() {
             tracing::info!(%pod, %container, "{}: {words}", what.reason());
         } else {
             tracing::warn!(%pod, %container, "{}: {words}", what.reason());

@@ -2,6 +2,7 @@
 
 mod write;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
@@ -147,6 +148,26 @@ impl Cgroup {
     /// `memory.max`.
     pub fn memory_max(&self) -> Result<Option<Limit>, ReadError> {
         self.value("memory.max")
+    }
+
+    /// The line `anon` of `memory.numa_stat`: on how many bytes of each NUMA node its processes' own memory is, that of the
+    /// cgroups below it included (`Documentation/admin-guide/cgroup-v2.rst` of the kernel). Nodes without memory are not
+    /// listed. The kernel answers from its counters: no page table is walked, as `/proc/PID/numa_maps` does under a lock that
+    /// the process itself needs.
+    pub fn anon_by_node(&self) -> Result<Option<BTreeMap<u32, u64>>, ReadError> {
+        const NAME: &str = "memory.numa_stat";
+        let Some(text) = self.folder.text(NAME)? else { return Ok(None) };
+        let Some(line) = text.lines().find(|line| line.split_ascii_whitespace().next() == Some("anon")) else {
+            return Ok(None);
+        };
+        let node = |word: &str| {
+            let (node, bytes) = word.strip_prefix('N')?.split_once('=')?;
+            Some((node.parse().ok()?, bytes.parse().ok()?))
+        };
+        let nodes: Option<BTreeMap<u32, u64>> = line.split_ascii_whitespace().skip(1).map(node).collect();
+        let malformed =
+            || ReadError::malformed(&self.folder.path().join(NAME), line, "a node's part is N<node>=<bytes>");
+        nodes.map(Some).ok_or_else(malformed)
     }
 
     /// `cgroup.controllers`: the controllers that its `subtree_control` may name.

@@ -1,5 +1,8 @@
 //! Machines and generators for the tests of the other crates; a dev-dependency only.
 
+#[cfg(feature = "api-server")]
+#[expect(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a stand-in that cannot go on fails its test")]
+pub mod api_server;
 #[cfg(feature = "cri")]
 pub mod cri;
 #[cfg(feature = "kubelet")]

@@ -42,6 +42,7 @@ gpu:
 numaNode: { enabled: false, slotsPerNode: 4 }
 nri: { enabled: false, socket: /run/nri.sock, index: '07' }
 containerCpuset: leave
+kubernetes: { enabled: false, events: false, placementAnnotation: false, hostName: gpu-7 }
 health: { probeInterval: 250ms, ignoredXids: [94, 63], recoverAfter: 1m 30s }
 ";
     let config = Config::parse(changed).unwrap();
@@ -80,6 +81,7 @@ fn wrong_values_are_refused_with_value_and_rule() {
         ("health: { hiccups: 0 }", ["hiccups is 0", "at least 1"]),
         ("nri: { index: '7' }", ["nri.index is 7", "two digits"]),
         ("nri: { socket: nri.sock }", ["nri.socket is nri.sock", "absolute"]),
+        ("kubernetes: { event: true }", ["event", "placementAnnotation"]),
         ("containerCpuset: mine", ["mine", "leave"]),
         ("reservedCpus: 3-1", ["3-1", "reversed"]),
         ("kubeletRoot: kubelet", ["kubeletRoot is kubelet", "absolute"]),

@@ -1,7 +1,7 @@
 //! What the desk does about containers that no event asks about: after a connection, after a late word, at the binder's
 //! wish, and where somebody unpinned one by hand.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use oarlock_kernel::ledger::{Entry, Source};
 use oarlock_nri::proto::{Container, ContainerState, PodSandbox};
@@ -21,9 +21,12 @@ impl Desk {
     pub(crate) fn synchronize(&self, pods: &[PodSandbox], containers: &[Container]) -> Vec<(PodSandbox, Container)> {
         let mut state = self.state();
         let state = &mut *state;
-        let mut words: HashMap<String, _> = state.pods.drain().map(|(id, pod)| (id, pod.word)).collect();
-        state.pods =
-            pods.iter().map(|pod| (pod.id.clone(), PodKnown::new(pod, words.remove(&pod.id).flatten()))).collect();
+        let mut old = std::mem::take(&mut state.pods);
+        let mut word = |id: &str| old.remove(id).and_then(|pod| pod.word);
+        state.pods = pods.iter().map(|pod| (pod.id.clone(), PodKnown::new(pod, word(&pod.id)))).collect();
+        for gone in old.into_values() {
+            self.pod_has_gone(state, gone.pod.uid);
+        }
         let before = std::mem::take(&mut state.containers);
         let is_here = |id: &str| containers.iter().any(|container| container.id == id);
         for id in before.keys().filter(|id| !is_here(id)) {
@@ -163,6 +166,7 @@ impl Desk {
         let mut state = self.state();
         let state = &mut *state;
         let Ok(contents) = state.reader.read() else { return };
+        let mut unpinned = Vec::new();
         for entry in contents.entries().filter(|entry| entry.unpinned) {
             let machine = &state.knowledge.machine;
             if let Some(known) = state.containers.get_mut(&entry.id).filter(|known| !known.unpinned) {
@@ -174,7 +178,11 @@ impl Desk {
                 let all_nodes = || machine.nodes.iter().map(|node| node.id).collect();
                 let mems = mems.map(|_| known.given.mems.clone().unwrap_or_else(all_nodes));
                 self.send(change(&entry.id, cpus.as_ref(), mems.as_ref()));
+                unpinned.push(known.clone());
             }
+        }
+        for known in &unpinned {
+            self.annotate(state, known);
         }
     }
 }

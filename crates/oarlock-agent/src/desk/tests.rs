@@ -53,6 +53,7 @@ struct Office {
     orders: UnboundedReceiver<Order>,
     notices: UnboundedReceiver<Notice>,
     changes: UnboundedReceiver<ContainerUpdate>,
+    placements: UnboundedReceiver<Placed>,
 }
 
 fn office() -> Office {
@@ -63,6 +64,7 @@ fn office_in(run_dir: tempfile::TempDir, container_cpuset: ContainerCpuset) -> O
     let (orders, ordered) = mpsc::unbounded_channel();
     let (notices, noticed) = mpsc::unbounded_channel();
     let (changes, changed) = mpsc::unbounded_channel();
+    let (placements, placed) = mpsc::unbounded_channel();
     let rules = Rules {
         reserved: CpuSet::new(),
         container_cpuset,
@@ -70,8 +72,8 @@ fn office_in(run_dir: tempfile::TempDir, container_cpuset: ContainerCpuset) -> O
         boot: "b007".to_owned(),
     };
     let cgroups = Cgroups::open("/".as_ref()).unwrap();
-    let desk = Desk::new(rules, knowledge(), cgroups, Outlets { orders, notices, changes });
-    Office { desk, run_dir, orders: ordered, notices: noticed, changes: changed }
+    let desk = Desk::new(rules, knowledge(), cgroups, Outlets { orders, notices, placements, changes });
+    Office { desk, run_dir, orders: ordered, notices: noticed, changes: changed, placements: placed }
 }
 
 impl Office {
@@ -422,11 +424,57 @@ fn a_container_that_was_unpinned_by_hand_is_left_alone() {
     let mut entry = ledger.reader("b007").read().unwrap().get("main-a").unwrap().clone();
     entry.unpinned = true;
     ledger.lock(LEDGER_PATIENCE).unwrap().put(&entry).unwrap();
+    while office.placements.try_recv().is_ok() {}
     office.desk.heed_unpinned();
     assert!(matches!(office.orders.try_recv(), Ok(Order::Forget(_))));
+    assert_eq!(annotated(&mut office), Some(("a".to_owned(), 0)));
     let restored = changed(&office.changes.try_recv().unwrap());
     assert_eq!(restored, ("main-a".to_owned(), "1-7".to_owned(), "0-1".to_owned()), "as before, where that was set");
     assert_eq!(office.desk.update(&main, &resources("1-6")), []);
     office.desk.updated("main-a");
     assert_eq!(office.ward(), None);
+}
+
+/// The pod and ranks of the annotation that comes out next.
+fn annotated(office: &mut Office) -> Option<(String, usize)> {
+    match office.placements.try_recv().ok()? {
+        Placed::Container { pod, ranks, .. } => Some((pod.name, ranks.len())),
+        Placed::Gone { uid } => Some((uid, usize::MAX)),
+    }
+}
+
+#[test]
+fn a_pods_annotation_follows_its_containers_until_its_last_sandbox_is_gone() {
+    let mut office = office();
+    let pod = pod("a", &AUTO);
+    let main = container(&pod, &BOTH_GPUS, "");
+    office.create(&pod, &main);
+    assert_eq!(annotated(&mut office), Some(("a".to_owned(), 2)));
+    office.desk.stopped("main-a");
+    assert_eq!(annotated(&mut office), None, "what has ended keeps it");
+
+    // The same pod in a new sandbox, where its container asks for more CPUs than there are.
+    let again = PodSandbox {
+        id: "sandbox-again".to_owned(),
+        annotations: [(format!("{PREFIX}cpu-map"), "cpus:99;98".to_owned())].into(),
+        ..pod.clone()
+    };
+    office.create(&again, &Container { pod_sandbox_id: again.id.clone(), ..main });
+    assert_eq!(annotated(&mut office), Some(("a".to_owned(), 0)));
+    office.desk.pod_gone(&pod.id);
+    assert_eq!(annotated(&mut office), None);
+    office.desk.pod_gone(&again.id);
+    assert_eq!(annotated(&mut office), Some(("uid-a".to_owned(), usize::MAX)));
+}
+
+#[test]
+fn a_pod_from_a_file_is_told_apart_by_what_kubelet_says() {
+    for (source, expected) in [(None, false), (Some("api"), false), (Some("file"), true), (Some("http"), true)] {
+        let mut office = office();
+        let mut pod = pod("a", &AUTO);
+        pod.annotations.extend(source.map(|source| (CONFIG_SOURCE.to_owned(), source.to_owned())));
+        office.create(&pod, &container(&pod, &BOTH_GPUS, ""));
+        let placed = office.placements.try_recv().unwrap();
+        assert!(matches!(placed, Placed::Container { from_file, .. } if from_file == expected), "{source:?}");
+    }
 }

@@ -7,8 +7,9 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 
+use crate::desk::Memory;
 use crate::tell::What;
 
 /// What kind of container the runtime asked about.
@@ -34,6 +35,22 @@ pub(crate) struct RankLabels {
     pub(crate) mems: String,
 }
 
+/// A container.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ContainerLabels {
+    pub(crate) namespace: String,
+    pub(crate) pod: String,
+    pub(crate) container: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MemoryLabels {
+    namespace: String,
+    pod: String,
+    container: String,
+    place: &'static str,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabels {
     kind: Handled,
@@ -52,6 +69,16 @@ pub(crate) struct RankMetrics {
     bound: Family<RankLabels, Gauge>,
     bound_after: Histogram,
     notices: Family<ReasonLabels, Counter>,
+    drifts: Family<ContainerLabels, Counter>,
+    bound_itself: Family<ContainerLabels, Counter>,
+    memory: Family<MemoryLabels, Gauge>,
+}
+
+impl RankLabels {
+    /// Without the rank.
+    pub(crate) fn of_container(&self) -> ContainerLabels {
+        ContainerLabels { namespace: self.namespace.clone(), pod: self.pod.clone(), container: self.container.clone() }
+    }
 }
 
 impl RankMetrics {
@@ -65,6 +92,9 @@ impl RankMetrics {
             bound: Family::default(),
             bound_after: durations(),
             notices: Family::default(),
+            drifts: Family::default(),
+            bound_itself: Family::default(),
+            memory: Family::default(),
         };
         let created: Family<KindLabels, Histogram> = Family::clone(&metrics.created);
         registry.register("runtime_up", "Whether the container runtime is connected", metrics.runtime_up.clone());
@@ -74,6 +104,13 @@ impl RankMetrics {
         registry.register("rank_bound_after_seconds", "From a rank's exec until it is held", after);
         let notices = Family::clone(&metrics.notices);
         registry.register("notices", "What was told about containers, by the reason of the pod's event", notices);
+        let drifts = Family::clone(&metrics.drifts);
+        registry.register("rank_drifts", "Places of ranks that somebody changed, and that were put back", drifts);
+        let itself = Family::clone(&metrics.bound_itself);
+        registry.register("rank_bound_itself", "Times that a rank was seen to use a part of its CPUs only", itself);
+        let memory = Family::clone(&metrics.memory);
+        let help = "Own memory of a container's processes on the nodes of its ranks, and elsewhere";
+        registry.register_with_unit("container_memory", help, Unit::Bytes, memory);
         metrics
     }
 
@@ -97,6 +134,38 @@ impl RankMetrics {
 
     pub(crate) fn ended(&self, rank: &RankLabels) {
         self.bound.remove(rank);
+    }
+
+    /// The place of a rank of this container was changed.
+    pub(crate) fn drifted(&self, container: &ContainerLabels) {
+        self.drifts.get_or_create(container).inc();
+    }
+
+    /// A rank of this container bound itself.
+    pub(crate) fn bound_itself(&self, container: &ContainerLabels) {
+        self.bound_itself.get_or_create(container).inc();
+    }
+
+    /// A container is no longer looked after.
+    pub(crate) fn gone(&self, container: &ContainerLabels) {
+        self.drifts.remove(container);
+        self.bound_itself.remove(container);
+    }
+
+    /// Where the memory of all containers is.
+    pub(crate) fn memory(&self, all: Vec<Memory>) {
+        self.memory.clear();
+        for Memory { container: ContainerLabels { namespace, pod, container }, planned, elsewhere } in all {
+            let of = |place| MemoryLabels {
+                namespace: namespace.clone(),
+                pod: pod.clone(),
+                container: container.clone(),
+                place,
+            };
+            for (place, bytes) in [("planned", planned), ("elsewhere", elsewhere)] {
+                self.memory.get_or_create(&of(place)).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+            }
+        }
     }
 
     pub(crate) fn notice(&self, what: What) {

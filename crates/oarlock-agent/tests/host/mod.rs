@@ -99,6 +99,11 @@ impl Host {
         self.kubelet_root().join("device-plugins")
     }
 
+    /// Where an agent on this host looks for an API server.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.path("kubeconfig")
+    }
+
     /// The call of an agent on this host, with more settings.
     pub(crate) fn command(&self, settings: &str) -> Command {
         self.command_with(settings, library())
@@ -114,6 +119,8 @@ impl Host {
         command.arg("--run-dir").arg(self.path("run"));
         command.arg("--host-root").arg(self.path("host"));
         command.arg("--nvml-library").arg(library).envs(self.nvml.env());
+        // No other API server than a test's own is told anything.
+        command.env("KUBECONFIG", self.kubeconfig()).env_remove("KUBERNETES_SERVICE_HOST").env("NODE_NAME", "gpu-7");
         command
     }
 
@@ -154,6 +161,15 @@ impl Agent {
 
     /// Waits for a line of the log that holds these words.
     pub(crate) fn says(&self, words: &str) -> String {
+        self.says_after(words, |_| {})
+    }
+
+    /// The same, where no line before it holds these.
+    pub(crate) fn says_without(&self, words: &str, never: &str) {
+        self.says_after(words, |line| assert!(!line.contains(never), "{line}"));
+    }
+
+    fn says_after(&self, words: &str, passed: impl Fn(&str)) -> String {
         let until = Instant::now() + PATIENCE;
         loop {
             let left = until.saturating_duration_since(Instant::now());
@@ -161,6 +177,7 @@ impl Agent {
             if line.contains(words) {
                 return line;
             }
+            passed(&line);
         }
     }
 

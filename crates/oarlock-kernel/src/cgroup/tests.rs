@@ -2,6 +2,15 @@ use std::fs;
 
 use super::*;
 
+/// Of a kernel 6.1 with two nodes, cut to some lines. `anon` is neither first nor the only line that begins so.
+const NUMA_STAT: &str = "\
+file N0=270336 N1=8192
+anon N0=4096 N3=17592186044416
+kernel_stack N0=16384 N3=0
+inactive_anon N0=1 N3=2
+anon_thp N0=0 N3=2097152
+";
+
 /// A container with a threaded rank cgroup below it. No two files hold the same value.
 fn tree() -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
@@ -18,6 +27,8 @@ fn tree() -> tempfile::TempDir {
         (&container, "cpuset.mems", "1\n"),
         (&container, "cpuset.mems.effective", "1,3\n"),
         (&container, "memory.max", "max\n"),
+        (&container, "memory.numa_stat", NUMA_STAT),
+        (&rank, "memory.numa_stat", "anon N0=12 N1=-3\n"),
         (&rank, "cgroup.type", "threaded\n"),
         (&rank, "cgroup.threads", "4100\n4107\n"),
         (&rank, "memory.max", "8589934592\n"),
@@ -106,6 +117,24 @@ fn the_processes_below_a_cgroup_are_those_of_all_its_cgroups_whatever_they_are_c
     let pids = below();
     // Without a file of its own handle for each of them.
     assert!((200..=258).contains(&pids.len()), "{}", pids.len());
+}
+
+#[test]
+fn own_memory_is_told_by_node_from_the_line_of_that_name_alone() {
+    let root = tree();
+    let container = cgroup(&root, "/kubepods.slice/pod:7.slice/ctr.scope").unwrap();
+    assert_eq!(container.anon_by_node().unwrap(), Some(BTreeMap::from([(0, 4096), (3, 1 << 44)])));
+    let parent = cgroup(&root, "/kubepods.slice").unwrap();
+    assert_eq!(parent.anon_by_node().unwrap(), None);
+    let rank = cgroup(&root, "/kubepods.slice/pod:7.slice/ctr.scope/oarlock-0").unwrap();
+    let error = rank.anon_by_node().unwrap_err().to_string();
+    assert!(error.contains("memory.numa_stat") && error.contains("N1=-3") && error.contains("<bytes>"), "{error}");
+    for line in ["anon N0", "anon 0=1", "anon N0=1 Nx=2", "anon N0=1 N1="] {
+        fs::write(container.path().join("memory.numa_stat"), line).unwrap();
+        assert!(container.anon_by_node().is_err(), "{line}");
+    }
+    fs::write(container.path().join("memory.numa_stat"), "file N0=1\n").unwrap();
+    assert_eq!(container.anon_by_node().unwrap(), None);
 }
 
 #[test]
