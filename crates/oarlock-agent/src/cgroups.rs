@@ -21,6 +21,13 @@ impl Cgroups {
         Ok(Self { hierarchy, proc: Proc::open(&host_root.join("proc"))? })
     }
 
+    /// A tree that looks like one, and this host's processes.
+    #[cfg(test)]
+    pub(crate) fn in_folder(tree: &Path) -> Self {
+        let hierarchy = Hierarchy::open_any_folder(tree).ok().flatten();
+        Self { hierarchy, proc: Proc::open(Path::new("/proc")).unwrap() }
+    }
+
     /// What processes in this cgroup may use, as far as the kernel says.
     pub(crate) fn in_effect(&self, path: &str) -> (Option<CpuSet>, Option<NodeSet>) {
         let cgroup = self.hierarchy.as_ref().and_then(|hierarchy| hierarchy.cgroup(path).ok().flatten());
@@ -28,6 +35,13 @@ impl Cgroups {
         let cpus = cgroup.cpus_effective().ok().flatten().filter(|cpus| !cpus.is_empty());
         let mems = cgroup.mems_effective().ok().flatten().filter(|mems| !mems.is_empty());
         (cpus, mems)
+    }
+
+    /// Whether there are processes in this cgroup or below it.
+    pub(crate) fn has_processes(&self, path: &str) -> bool {
+        let cgroup = self.hierarchy.as_ref().and_then(|hierarchy| hierarchy.cgroup(path).ok().flatten());
+        let processes = cgroup.and_then(|cgroup| cgroup.processes_below().ok().flatten());
+        processes.is_some_and(|processes| !processes.is_empty())
     }
 
     /// The own memory of the processes in this cgroup and below it, in bytes by node, as far as the kernel says.

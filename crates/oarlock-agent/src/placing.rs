@@ -114,6 +114,7 @@ impl Placing {
                 loop {
                     turns.tick().await;
                     desk.heed_unpinned();
+                    desk.heed_ended();
                 }
             }
         });

@@ -37,6 +37,8 @@ pub(super) struct Known {
     /// How often its plan was made anew because it did not fit.
     pub(super) replans: u32,
     pub(super) stage: Stage,
+    /// Whether the runtime does not list it, while its processes live on: one that was killed may have forgotten it.
+    pub(super) unlisted: bool,
 }
 
 /// How far a container has come.
@@ -71,7 +73,21 @@ impl Known {
             unpinned: false,
             replans: 0,
             stage: Stage::Asked,
+            unlisted: false,
         }
+    }
+
+    /// A container that runs, as far as the ledger knows it.
+    pub(super) fn of_entry(entry: &Entry, sandbox: String) -> Self {
+        let mut known = Self::new(&Container {
+            id: entry.id.clone(),
+            name: entry.name.clone(),
+            pod_sandbox_id: sandbox,
+            ..Container::default()
+        });
+        known.restore(entry);
+        (known.cgroup, known.stage) = (entry.cgroup.clone(), Stage::Running);
+        known
     }
 
     /// Its environment; of a name that is given twice the last counts.

@@ -29,17 +29,26 @@ impl Desk {
         }
         let before = std::mem::take(&mut state.containers);
         let is_here = |id: &str| containers.iter().any(|container| container.id == id);
-        for id in before.keys().filter(|id| !is_here(id)) {
+        let entries = self.entries(state, is_here);
+        for id in before.keys().filter(|id| !is_here(id) && !entries.contains_key(*id)) {
             self.order(Order::Forget(id.clone()));
         }
-        let entries = self.entries(state, is_here);
+        for entry in entries.values().filter(|entry| entry.source == Source::Nri && !is_here(&entry.id)) {
+            let sandbox =
+                pods.iter().find(|pod| pod.uid == entry.pod.uid).map(|pod| pod.id.clone()).unwrap_or_default();
+            let known = before.get(&entry.id).cloned().unwrap_or_else(|| Known::of_entry(entry, sandbox));
+            if !before.contains_key(&entry.id) {
+                self.keep(state, &known);
+            }
+            state.containers.insert(known.id.clone(), Known { unlisted: true, ..known });
+        }
         let mut without = Vec::new();
         for container in containers {
             let runs = matches!(container.state(), ContainerState::ContainerRunning | ContainerState::ContainerPaused);
             let mut known = Known::new(container);
             known.stage = if runs { Stage::Running } else { Stage::Made };
             if let Some(old) = before.get(&known.id) {
-                known = Known { env: known.env, ..old.clone() };
+                known = Known { env: known.env, unlisted: false, ..old.clone() };
                 known.stage = known.stage.max(if runs { Stage::Running } else { Stage::Made });
             } else if let Some(entry) = entries.get(&known.id) {
                 known.restore(entry);
@@ -70,7 +79,7 @@ impl Desk {
         without
     }
 
-    /// What the ledger knows of containers that are there. What it has of others goes.
+    /// What the ledger knows of containers that the runtime lists, or whose processes live on. What it has of others goes.
     fn entries(&self, state: &mut State, is_here: impl Fn(&str) -> bool) -> BTreeMap<String, Entry> {
         let contents = match state.reader.read() {
             Ok(contents) => contents,
@@ -86,11 +95,26 @@ impl Desk {
         }
         // What the hook wrote is the hook's: its containers may be another runtime's.
         let ours = contents.entries().filter(|entry| entry.source == Source::Nri);
-        gone.extend(ours.map(|entry| entry.id.as_str()).filter(|id| !is_here(id)));
-        for id in gone {
+        let lives = |entry: &Entry| entry.cgroup.as_deref().is_some_and(|path| self.cgroups.has_processes(path));
+        gone.extend(ours.filter(|entry| !is_here(&entry.id) && !lives(entry)).map(|entry| entry.id.as_str()));
+        for id in &gone {
             self.erase(id);
         }
-        contents.entries().map(|entry| (entry.id.clone(), entry.clone())).collect()
+        let there = contents.entries().filter(|entry| !gone.contains(&entry.id.as_str()));
+        there.map(|entry| (entry.id.clone(), entry.clone())).collect()
+    }
+
+    /// Containers that the runtime does not list are over with their last process.
+    pub(crate) fn heed_ended(&self) {
+        let ended: Vec<String> = {
+            let state = self.state();
+            let unlisted = state.containers.values().filter(|known| known.unlisted);
+            let lives = |known: &&Known| known.cgroup.as_deref().is_some_and(|path| self.cgroups.has_processes(path));
+            unlisted.filter(|known| !lives(known)).map(|known| known.id.clone()).collect()
+        };
+        for id in ended {
+            self.removed(&id);
+        }
     }
 
     /// Gives a container that exists already the place that it asks for. Its environment stays as it is.

@@ -71,7 +71,7 @@ fn office_in(run_dir: tempfile::TempDir, container_cpuset: ContainerCpuset) -> O
         run_dir: run_dir.path().to_owned(),
         boot: "b007".to_owned(),
     };
-    let cgroups = Cgroups::open("/".as_ref()).unwrap();
+    let cgroups = Cgroups::in_folder(&run_dir.path().join("cgroups"));
     let desk = Desk::new(rules, knowledge(), cgroups, Outlets { orders, notices, placements, changes });
     Office { desk, run_dir, orders: ordered, notices: noticed, changes: changed, placements: placed }
 }
@@ -392,6 +392,37 @@ fn after_a_restart_places_are_as_the_ledger_has_them_and_what_was_missed_is_made
     assert_eq!(changed(&second.changes.try_recv().unwrap()).1, "0-7");
     assert_eq!(second.ward().unwrap().id, "main-missed");
     assert_eq!(second.entries(), ["main-a.json", "main-missed.json"]);
+}
+
+#[test]
+fn a_container_that_the_runtime_has_forgotten_keeps_its_place_as_long_as_its_processes_live() {
+    let folder = tempfile::tempdir().unwrap();
+    let cgroup = |name: &str| folder.path().join("cgroups/kubepods").join(name).join("main");
+    for (name, processes) in [("lives", "77\n"), ("ended", "")] {
+        std::fs::create_dir_all(cgroup(name)).unwrap();
+        std::fs::write(cgroup(name).join("cgroup.procs"), processes).unwrap();
+    }
+    let first = office_in(folder, ContainerCpuset::Own);
+    let (lives, ended) = (pod("lives", &AUTO), pod("ended", &AUTO));
+    for pod in [&lives, &ended] {
+        let main = container(pod, &BOTH_GPUS, "");
+        first.create(pod, &main);
+        first.desk.started(&main);
+    }
+    // Only the runtime was killed.
+    assert_eq!(first.desk.synchronize(&[lives.clone(), ended.clone()], &[]), []);
+    assert_eq!(first.entries(), ["main-lives.json"]);
+
+    // The agent too.
+    let mut second = office_in(first.run_dir, ContainerCpuset::Own);
+    assert_eq!(second.desk.synchronize(&[lives.clone()], &[]), []);
+    assert_eq!(second.ward().unwrap().cgroup, "/kubepods/lives/main");
+    second.desk.heed_ended();
+    assert_eq!(second.entries(), ["main-lives.json"]);
+    std::fs::write(second.run_dir.path().join("cgroups/kubepods/lives/main/cgroup.procs"), "").unwrap();
+    second.desk.heed_ended();
+    assert!(matches!(second.orders.try_recv(), Ok(Order::Forget(id)) if id == "main-lives"));
+    assert_eq!(second.entries(), [""; 0]);
 }
 
 #[test]
