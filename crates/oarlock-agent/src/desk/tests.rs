@@ -415,7 +415,7 @@ fn a_container_that_the_runtime_has_forgotten_keeps_its_place_as_long_as_its_pro
 
     // The agent too.
     let mut second = office_in(first.run_dir, ContainerCpuset::Own);
-    assert_eq!(second.desk.synchronize(&[lives.clone()], &[]), []);
+    assert_eq!(second.desk.synchronize(std::slice::from_ref(&lives), &[]), []);
     assert_eq!(second.ward().unwrap().cgroup, "/kubepods/lives/main");
     second.desk.heed_ended();
     assert_eq!(second.entries(), ["main-lives.json"]);
