@@ -163,7 +163,7 @@ END
     kubelet=$!
 }
 
-# put_pod NAME RESOURCE COUNT: a pod that asks for so many of ours, and for two CPUs of its own.
+# put_pod NAME RESOURCE COUNT [COMMAND RESTART_POLICY]: a pod that asks for so many of ours, and for two CPUs of its own.
 put_pod() {
     cat >"/tmp/$1.yaml" <<END
 apiVersion: v1
@@ -172,11 +172,12 @@ metadata: {name: $1, namespace: default}
 spec:
   hostNetwork: true
   terminationGracePeriodSeconds: 1
+  restartPolicy: ${5:-Always}
   containers:
   - name: main
     image: localhost/busybox:1
     imagePullPolicy: Never
-    command: [/bin/sleep, "100000"]
+    command: [/bin/sh, -c, "exec ${4:-sleep 100000}"]
     env: [{name: POD, value: $1}]
     resources:
       limits: {cpu: "2", memory: 64Mi, oarlock.dev/$2: "$3"}
@@ -279,6 +280,11 @@ told_of() {
 # refused POD REASON: whether kubelet has refused the pod for that reason.
 refused() {
     told_of "$1" | grep -q "\"reason\":\"$2\""
+}
+
+# has_succeeded POD: whether kubelet says that the pod has done its work.
+has_succeeded() {
+    told_of "$1" | grep -q '"phase":"Succeeded"'
 }
 
 # told_health POD ID HEALTH: whether the pod's status says so of that device.

@@ -21,7 +21,7 @@ use oarlock_core::request::PREFIX;
 use oarlock_core::{CpuSet, Refusal};
 use oarlock_device_plugin::allocate::NUMA_NODES;
 use oarlock_device_plugin::pod_resources::ContainerHoldings;
-use oarlock_kernel::ledger::{LedgerError, LedgerFolder, Pod, Reader};
+use oarlock_kernel::ledger::{Entry, LedgerError, LedgerFolder, Pod, Reader};
 use oarlock_nri::proto::{
     Container, ContainerAdjustment, ContainerUpdate, KeyValue, LinuxContainerAdjustment, LinuxResources, PodSandbox,
 };
@@ -242,7 +242,7 @@ impl Desk {
         }
     }
 
-    /// A container's resources are about to change to these: what they are to be instead, and changes to others.
+    /// A container's resources are about to change to these: what they are to be instead.
     pub(crate) fn update(&self, container: &Container, resources: &LinuxResources) -> Vec<ContainerUpdate> {
         let mut state = self.state();
         let state = &mut *state;
@@ -456,6 +456,12 @@ fn rank_free(cgroup: String) -> String {
 }
 
 impl PodKnown {
+    /// A pod that only the ledger knows.
+    fn of_entry(entry: &Entry) -> Self {
+        let pod = entry.pod.clone();
+        Self { pod, annotations: BTreeMap::new(), from_file: false, parent: String::new(), word: None }
+    }
+
     fn new(pod: &PodSandbox, word: Option<Arc<Vec<ContainerHoldings>>>) -> Self {
         Self {
             pod: pod_of(pod),

@@ -25,7 +25,7 @@ use crate::metrics::Metrics;
 use crate::offers::{self, Nvml};
 use crate::place::{Given, Knowledge, OwnResources};
 use crate::ranks::Ranks;
-use crate::runtime::OfRuntime;
+use crate::runtime::{OfRuntime, do_all};
 use crate::tell::{Notice, Placed, Teller};
 
 /// So often is looked where the memory of containers is.
@@ -72,7 +72,8 @@ impl Placing {
         let outlets = Outlets { orders: orders.clone(), notices, placements, changes };
         let desk = Arc::new(Desk::new(rules, knowledge, cgroups, outlets));
         let teller = Arc::new(Teller::new(&config.kubernetes, Arc::clone(&metrics)));
-        let plugin = Arc::new(OfRuntime::new(Arc::clone(&desk), kubelet, Arc::clone(&metrics)));
+        let (plugin, wanted) = OfRuntime::new(Arc::clone(&desk), kubelet, Arc::clone(&metrics));
+        let plugin = Arc::new(plugin);
         let settings = Settings {
             socket: config.nri.socket.clone(),
             ..Settings::new(config.nri.identity().context("nri.index")?)
@@ -86,6 +87,10 @@ impl Placing {
                 teller.run().await;
                 "the task that tells the API server"
             }
+        });
+        tasks.spawn(async move {
+            tracing::error!("{:#}", anyhow::Error::new(do_all(wanted).await));
+            "what the runtime's plugin left to be done"
         });
         tasks.spawn(async move {
             changing.await;

@@ -1,6 +1,7 @@
 //! The agent as a plugin of the container runtime: every event goes to the desk, and its answer back.
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use oarlock_nri::proto::{
 };
 use oarlock_nri::{Configuration, Events, HandlerError, Lost, Plugin, Runtime};
 use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 
 use crate::desk::Desk;
@@ -25,6 +27,9 @@ const CHANGE_WITHIN: Duration = Duration::from_secs(10);
 /// Whether a pod's word has come, by the id of its sandbox.
 type Asked = HashMap<String, watch::Receiver<bool>>;
 
+/// What outlives the event that asked for it.
+pub(crate) type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// The plugin.
 #[derive(Debug)]
 pub(crate) struct OfRuntime {
@@ -33,11 +38,18 @@ pub(crate) struct OfRuntime {
     metrics: Arc<Metrics>,
     asked: Arc<Mutex<Asked>>,
     runtime: watch::Sender<Option<Runtime>>,
+    work: mpsc::UnboundedSender<Work>,
 }
 
 impl OfRuntime {
-    pub(crate) fn new(desk: Arc<Desk>, kubelet: Arc<PodResources>, metrics: Arc<Metrics>) -> Self {
-        Self { desk, kubelet, metrics, asked: Arc::default(), runtime: watch::Sender::new(None) }
+    /// The plugin, and what it wants to be [done](do_all).
+    pub(crate) fn new(
+        desk: Arc<Desk>,
+        kubelet: Arc<PodResources>,
+        metrics: Arc<Metrics>,
+    ) -> (Self, mpsc::UnboundedReceiver<Work>) {
+        let (work, wanted) = mpsc::unbounded_channel();
+        (Self { desk, kubelet, metrics, asked: Arc::default(), runtime: watch::Sender::new(None), work }, wanted)
     }
 
     /// Hands changes that no event is about to the runtime, until there are no more to come.
@@ -74,17 +86,26 @@ impl OfRuntime {
         }
         let (done, answer) = watch::channel(false);
         asked.insert(pod.id.clone(), answer.clone());
-        let (desk, kubelet) = (Arc::clone(&self.desk), Arc::clone(&self.kubelet));
+        let (desk, kubelet, all) = (Arc::clone(&self.desk), Arc::clone(&self.kubelet), Arc::clone(&self.asked));
         let (id, namespace, name) = (pod.id.clone(), pod.namespace.clone(), pod.name.clone());
-        tokio::spawn(async move {
+        self.work(async move {
             match kubelet.containers_of(&namespace, &name).await {
                 Ok(word) => desk.word(&id, Arc::new(word)),
-                Err(error) => tracing::debug!("{:#}", anyhow::Error::new(error)),
+                Err(error) => {
+                    tracing::debug!("{:#}", anyhow::Error::new(error));
+                    // Whoever needs it next asks again.
+                    all.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+                }
             }
             // Nobody may be waiting.
             let _ = done.send(true);
         });
         answer
+    }
+
+    fn work(&self, work: impl Future<Output = ()> + Send + 'static) {
+        // Where nobody does it any more, the agent ends.
+        drop(self.work.send(Box::pin(work)));
     }
 
     fn asked(&self) -> MutexGuard<'_, Asked> {
@@ -101,11 +122,25 @@ impl OfRuntime {
     fn repair_later(&self, pod: &PodSandbox, id: String) {
         let mut answer = self.ask(pod);
         let desk = Arc::clone(&self.desk);
-        tokio::spawn(async move {
+        self.work(async move {
             // Its sender is only dropped with an answer.
             let _ = answer.wait_for(|come| *come).await;
             desk.repair(&id);
         });
+    }
+}
+
+/// Does what is wanted, all at the same time, until something fails.
+pub(crate) async fn do_all(mut wanted: mpsc::UnboundedReceiver<Work>) -> JoinError {
+    let mut at_work = JoinSet::new();
+    loop {
+        tokio::select! {
+            Some(work) = wanted.recv() => drop(at_work.spawn(work)),
+            Some(ended) = at_work.join_next() => if let Err(error) = ended {
+                return error;
+            },
+            else => std::future::pending().await,
+        }
     }
 }
 

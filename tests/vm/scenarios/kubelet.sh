@@ -134,11 +134,21 @@ start_kubelet single-numa-node
 start_agent
 check_as_before "everything killed together"
 
+# A pod that has done its work keeps its end, also where kubelet starts without the plugin whose GPU it had.
+put_pod done gpu 1 true Never
+passes "a pod has done its work" has_succeeded done
 kill "$agent"
 wait "$agent" && ended=0 || ended=$?
 check "agent told to stop: it ends well" 0 "$ended"
 check "agent told to stop: it leaves no socket" "" "$(ls "$KUBELET_ROOT/device-plugins" | grep '^oarlock' || true)"
 passes "agent told to stop: kubelet gives nothing away" allocatable_are 0
+kill -9 "$kubelet"
+wait "$kubelet" || true
+start_kubelet single-numa-node
+passes "kubelet without the agent: it has come to know the pod again" has_succeeded done
+sleep 10
+check "kubelet without the agent: the pod is not admitted once more" yes "$(has_succeeded done && echo yes)"
+remove_pod done
 
 # The ways to give a GPU that need no vendor's runtime: its device node, and a name in a CDI specification.
 mknod /dev/nvidiactl c 195 255

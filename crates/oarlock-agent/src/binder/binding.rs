@@ -283,12 +283,15 @@ impl Binding {
             Finding::Odd(oddity) => {
                 state.is_named = true;
                 state.others.insert(process.pid());
-                if let Oddity::OtherCount { stated, .. } = oddity
-                    && state.has_room_for(&oddity.to_string())
-                {
-                    let _ = self.tell.send(Told::OtherCount { id: id.to_owned(), stated });
+                match oddity {
+                    // It may be planned for yet: whoever plans says so where it cannot.
+                    Oddity::OtherCount { stated, .. } if state.has_room_for(&oddity.to_string()) => {
+                        state.said.insert(oddity.to_string());
+                        let _ = self.tell.send(Told::OtherCount { id: id.to_owned(), stated });
+                    }
+                    Oddity::OtherCount { .. } => {}
+                    _ => state.say(&self.tell, oddity.to_string()),
                 }
-                state.say(&self.tell, oddity.to_string());
             }
             Finding::Rank { rank, place: whose } => {
                 state.is_named = true;

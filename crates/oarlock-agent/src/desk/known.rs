@@ -78,13 +78,9 @@ impl Known {
     }
 
     /// A container that runs, as far as the ledger knows it.
-    pub(super) fn of_entry(entry: &Entry, sandbox: String) -> Self {
-        let mut known = Self::new(&Container {
-            id: entry.id.clone(),
-            name: entry.name.clone(),
-            pod_sandbox_id: sandbox,
-            ..Container::default()
-        });
+    pub(super) fn of_entry(entry: &Entry) -> Self {
+        let mut known =
+            Self::new(&Container { id: entry.id.clone(), name: entry.name.clone(), ..Container::default() });
         known.restore(entry);
         (known.cgroup, known.stage) = (entry.cgroup.clone(), Stage::Running);
         known

@@ -19,6 +19,9 @@ impl Desk {
     /// All that there is, after a connection: what the ledger knows keeps its place. Returns the containers that ask for a
     /// place and have none, since they were made while nobody was here.
     pub(crate) fn synchronize(&self, pods: &[PodSandbox], containers: &[Container]) -> Vec<(PodSandbox, Container)> {
+        // One that has stopped is still listed, until it is removed.
+        let containers: Vec<&Container> =
+            containers.iter().filter(|container| container.state() != ContainerState::ContainerStopped).collect();
         let mut state = self.state();
         let state = &mut *state;
         let mut old = std::mem::take(&mut state.pods);
@@ -34,13 +37,15 @@ impl Desk {
             self.order(Order::Forget(id.clone()));
         }
         for entry in entries.values().filter(|entry| entry.source == Source::Nri && !is_here(&entry.id)) {
-            let sandbox =
-                pods.iter().find(|pod| pod.uid == entry.pod.uid).map(|pod| pod.id.clone()).unwrap_or_default();
-            let known = before.get(&entry.id).cloned().unwrap_or_else(|| Known::of_entry(entry, sandbox));
+            // Where the runtime has forgotten the pod too, it goes by its uid.
+            let listed = pods.iter().find(|pod| pod.uid == entry.pod.uid);
+            let sandbox = listed.map_or_else(|| entry.pod.uid.clone(), |pod| pod.id.clone());
+            state.pods.entry(sandbox.clone()).or_insert_with(|| PodKnown::of_entry(entry));
+            let known = before.get(&entry.id).cloned().unwrap_or_else(|| Known::of_entry(entry));
             if !before.contains_key(&entry.id) {
                 self.keep(state, &known);
             }
-            state.containers.insert(known.id.clone(), Known { unlisted: true, ..known });
+            state.containers.insert(known.id.clone(), Known { unlisted: true, sandbox, ..known });
         }
         let mut without = Vec::new();
         for container in containers {
@@ -52,9 +57,6 @@ impl Desk {
                 known.stage = known.stage.max(if runs { Stage::Running } else { Stage::Made });
             } else if let Some(entry) = entries.get(&known.id) {
                 known.restore(entry);
-            }
-            if container.state() == ContainerState::ContainerStopped {
-                continue;
             }
             self.find(&mut known, container);
             if known.placement.is_some() {
@@ -174,6 +176,10 @@ impl Desk {
             if fits {
                 self.send(known.change());
                 self.keep(state, &known);
+            } else {
+                let words =
+                    format!("the launcher states {} local ranks, for which there is no plan", stated.unwrap_or(0));
+                self.notice(state, &known, What::RanksUnbound, words);
             }
         } else if let Some((cpus, mems)) = known.cgroup.as_deref().map(|cgroup| self.cgroups.in_effect(cgroup)) {
             known.given.cpus = cpus.or(known.given.cpus);

@@ -31,11 +31,10 @@ impl Desk {
                 if known.stage == Stage::Running {
                     self.keep(state, &known);
                 }
-                self.write(state, &known);
             } else {
                 known.kept_to = state.kept_to(&known);
-                self.write(state, &known);
             }
+            self.write(state, &known);
             changes.extend(known.change());
             state.containers.insert(id, known);
         }

@@ -413,10 +413,15 @@ fn a_container_that_the_runtime_has_forgotten_keeps_its_place_as_long_as_its_pro
     assert_eq!(first.desk.synchronize(&[lives.clone(), ended.clone()], &[]), []);
     assert_eq!(first.entries(), ["main-lives.json"]);
 
-    // The agent too.
+    // The agent too, and the runtime has forgotten the pod as well.
     let mut second = office_in(first.run_dir, ContainerCpuset::Own);
-    assert_eq!(second.desk.synchronize(std::slice::from_ref(&lives), &[]), []);
+    assert_eq!(second.desk.synchronize(&[], &[]), []);
     assert_eq!(second.ward().unwrap().cgroup, "/kubepods/lives/main");
+    assert_eq!(second.desk.place_of("main-lives", 0).unwrap().pod.name, "lives");
+    // A container that has stopped is listed until it is removed.
+    let mut stopped = container(&lives, &BOTH_GPUS, "");
+    stopped.set_state(ContainerState::ContainerStopped);
+    assert_eq!(second.desk.synchronize(std::slice::from_ref(&lives), &[stopped]), []);
     second.desk.heed_ended();
     assert_eq!(second.entries(), ["main-lives.json"]);
     std::fs::write(second.run_dir.path().join("cgroups/kubepods/lives/main/cgroup.procs"), "").unwrap();
@@ -441,6 +446,7 @@ fn another_number_of_ranks_than_planned_is_planned_for_unless_the_pod_states_one
     office.ward();
     office.desk.replan("main-b", Some(1));
     assert_eq!(office.ward(), None);
+    assert!(office.notice().1.contains("states 1 local ranks"));
 }
 
 #[test]

@@ -214,14 +214,16 @@ pub(crate) fn run_one(name: &str, scenario: Option<&str>) -> Result<()> {
 pub(crate) fn list() -> Result<()> {
     for shape in shapes()? {
         let gpus: Vec<String> = shape.gpus.iter().map(ToString::to_string).collect();
-        let scenarios: Vec<String> = shape.scenarios.iter().map(ToString::to_string).collect();
+        let words = |scenarios: &[Scenario]| scenarios.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let by_name =
+            if shape.by_name.is_empty() { String::new() } else { format!("; by name: {}", words(&shape.by_name)) };
         println!(
-            "{:12} {} cpus, {} nodes, gpus on {}; scenarios: {}",
+            "{:12} {} cpus, {} nodes, gpus on {}; scenarios: {}{by_name}",
             shape.name,
             shape.cpus(),
             shape.nodes.len(),
             gpus.join(","),
-            scenarios.join(", ")
+            words(&shape.scenarios)
         );
     }
     Ok(())

@@ -32,8 +32,11 @@ pub(crate) struct Shape {
     pub(crate) gpus: Vec<i64>,
     /// The node that `auto` gives rank i; left out where it is the node of its GPU.
     pub(crate) ranks_on: Option<Vec<i64>>,
-    /// The scenarios that run on this shape.
+    /// The scenarios that `cargo xtask test` runs on this shape.
     pub(crate) scenarios: Vec<Scenario>,
+    /// Others that are tried on it by name: they take long, or need what only their user has.
+    #[serde(default)]
+    pub(crate) by_name: Vec<Scenario>,
     /// The nodes, numbered from 0.
     pub(crate) nodes: Vec<NodeShape>,
 }
@@ -215,7 +218,7 @@ mod tests {
         let shapes = Shape::read_all(&folder.join("shapes")).unwrap();
         assert!(shapes.len() >= 5, "{} shapes", shapes.len());
         for shape in shapes {
-            for scenario in &shape.scenarios {
+            for scenario in shape.scenarios.iter().chain(&shape.by_name) {
                 let path = folder.join(format!("scenarios/{}.sh", scenario.script));
                 assert!(path.exists(), "{} names {scenario}, and {} is not there", shape.name, path.display());
             }
