@@ -12,6 +12,7 @@ use oarlock_device_plugin::allocate::DeviceFacts;
 use oarlock_device_plugin::health::{Change, Health};
 use oarlock_device_plugin::pod_resources::PodResources;
 use oarlock_discovery::{Found, Options, Source, discover};
+use oarlock_kernel::ledger::boot_id;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -166,6 +167,8 @@ struct Agent {
     given: Given,
     /// What places annotated containers, once the GPUs are known.
     placing: Option<Placing>,
+    /// Whether that could not be started.
+    cannot_place: bool,
     /// Whether it wants to know which processes use the GPUs.
     gpus_asked: Arc<AtomicBool>,
 }
@@ -192,6 +195,7 @@ impl Agent {
             kubelet: Arc::new(PodResources::new(&paths)),
             given,
             placing: None,
+            cannot_place: false,
             gpus_asked,
             health: Health::new(config.health.policy()),
             nvml: Nvml::Waiting,
@@ -257,7 +261,7 @@ impl Agent {
     /// Places annotated containers from the first moment that the GPUs are known by their names: a container that came before
     /// is found then.
     fn place(&mut self) {
-        if !std::mem::take(&mut self.is_news) || !self.config.nri.enabled {
+        if !std::mem::take(&mut self.is_news) || self.cannot_place {
             return;
         }
         let knowledge = placing::knowledge(&self.config, &self.found, &self.nvml, &self.given);
@@ -271,7 +275,7 @@ impl Agent {
             // Without it there is still a device plugin.
             Err(error) => {
                 tracing::error!("annotated containers are not placed: {error:#}");
-                self.config.nri.enabled = false;
+                self.cannot_place = true;
             }
         }
     }
@@ -311,7 +315,9 @@ impl Agent {
         (self.settled, self.is_news) = (true, true);
         self.health.set_devices(offers::watched(&self.nvml));
         self.read_device_files();
-        if let Err(error) = machine_file::write(&self.config.run_dir, &self.found) {
+        // Without a boot's id nobody takes it for this boot's.
+        let boot = boot_id(&self.config.host_root.join("proc")).unwrap_or_default();
+        if let Err(error) = machine_file::write(&self.config.run_dir, &self.found, &boot, &self.config.reserved_cpus) {
             tracing::warn!(folder = %self.config.run_dir.display(), "failed to write the machine file: {error}");
         }
         self.offer_again();

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use oarlock_core::{CpuSet, NodeSet};
 use oarlock_kernel::cgroup::Hierarchy;
+pub(crate) use oarlock_kernel::cgroup::path_named as path;
 use oarlock_kernel::{Proc, ReadError};
 
 /// The cgroup tree and the processes of this host. Without cgroup v2 nothing is known of the tree.
@@ -44,6 +45,11 @@ impl Cgroups {
         processes.is_some_and(|processes| !processes.is_empty())
     }
 
+    /// Whether there is no such cgroup (any more), as far as the kernel says.
+    pub(crate) fn is_gone(&self, path: &str) -> bool {
+        self.hierarchy.as_ref().is_some_and(|hierarchy| matches!(hierarchy.cgroup(path), Ok(None)))
+    }
+
     /// The own memory of the processes in this cgroup and below it, in bytes by node, as far as the kernel says.
     pub(crate) fn memory(&self, path: &str) -> Option<BTreeMap<u32, u64>> {
         self.hierarchy.as_ref()?.cgroup(path).ok()??.anon_by_node().ok()?
@@ -52,52 +58,5 @@ impl Cgroups {
     /// The cgroup of a process.
     pub(crate) fn of_process(&self, pid: u32) -> Option<String> {
         self.proc.process(pid).ok().flatten()?.cgroup().ok()?.here()??.unified
-    }
-}
-
-/// The path below the tree's root of a cgroup that a runtime names: a path, or with systemd's driver a slice, or
-/// `slice:prefix:name` for a scope (`runc`'s form, which every runtime took over).
-pub(crate) fn path(name: &str) -> String {
-    if let Some((slice, scope)) = name.split_once(':')
-        && let Some((prefix, name)) = scope.split_once(':')
-    {
-        let scope = if prefix.is_empty() { format!("{name}.scope") } else { format!("{prefix}-{name}.scope") };
-        return format!("{}/{scope}", slice_path(slice.strip_suffix(".slice").unwrap_or(slice)));
-    }
-    if let Some(slice) = name.strip_suffix(".slice").filter(|slice| !slice.contains('/')) {
-        return slice_path(slice);
-    }
-    format!("/{}", name.trim_matches('/'))
-}
-
-/// Slice `a-b` is below slice `a` (`systemd.slice(5)`).
-fn slice_path(name: &str) -> String {
-    if name.is_empty() || name == "-" {
-        return String::new();
-    }
-    let ends = name.match_indices('-').map(|(end, _)| end).chain([name.len()]);
-    ends.flat_map(|end| ["/", &name[..end], ".slice"]).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_either_cgroup_driver_are_paths_in_the_tree() {
-        for (name, expected) in [
-            ("/kubepods/burstable/pod1/abc", "/kubepods/burstable/pod1/abc"),
-            ("kubepods/pod1", "/kubepods/pod1"),
-            (
-                "kubepods-burstable-pod1_2.slice:cri-containerd:abc",
-                "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1_2.slice/cri-containerd-abc.scope",
-            ),
-            ("system.slice::abc", "/system.slice/abc.scope"),
-            ("-.slice:crio:abc", "/crio-abc.scope"),
-            ("kubepods-pod1.slice", "/kubepods.slice/kubepods-pod1.slice"),
-            ("", "/"),
-        ] {
-            assert_eq!(path(name), expected, "{name:?}");
-        }
     }
 }

@@ -4,6 +4,7 @@
 //! All answers come from memory and the ledger folder, and nothing here waits: what a pod holds was asked for when its sandbox
 //! was made, and is handed in as far as it is known by then.
 
+mod hooked;
 mod known;
 mod memory;
 mod resume;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use oarlock_core::rankenv::RankEnv;
 use oarlock_core::request::PREFIX;
 use oarlock_core::{CpuSet, Refusal};
 use oarlock_device_plugin::allocate::NUMA_NODES;
@@ -41,9 +43,6 @@ const LEDGER_PATIENCE: Duration = Duration::from_millis(200);
 const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
 /// Creations that failed are remembered for so many containers.
 const MOST_FAILED: usize = 1024;
-/// The kernel executes nothing with a longer variable (`MAX_ARG_STRLEN`), its name, `=` and NUL included.
-const LONGEST_VARIABLE: usize = 128 << 10;
-
 /// What the desk sends out besides its answers.
 #[derive(Debug, Clone)]
 pub(crate) struct Outlets {
@@ -87,6 +86,8 @@ struct State {
     /// By the id of the sandbox.
     pods: HashMap<String, PodKnown>,
     containers: BTreeMap<String, Known>,
+    /// Containers that the hook has placed.
+    hooked: hooked::Hooked,
     /// Containers that the runtime failed to create with a cpuset of ours, by the pod's uid and their name.
     failed: BTreeSet<(String, String)>,
 }
@@ -123,6 +124,19 @@ pub(crate) struct Created {
     pub(crate) update: Vec<ContainerUpdate>,
 }
 
+impl RankPlace {
+    fn of(ranks: &RankEnv, rank: u32, pod: Pod, container: String) -> Option<Self> {
+        let entry = ranks.ranks.get(rank as usize)?;
+        Some(Self {
+            pod,
+            container,
+            cpus: entry.cpus.as_ref().map(ToString::to_string).unwrap_or_default(),
+            mems: entry.wall(ranks.mem_policy).map(|mems| mems.to_string()).unwrap_or_default(),
+            of: ranks.ranks.iter().filter(|rank| rank.cpus.is_some() || rank.wall(ranks.mem_policy).is_some()).count(),
+        })
+    }
+}
+
 impl Desk {
     /// A desk that knows nothing yet. The ledger folder may hold more already.
     pub(crate) fn new(rules: Rules, knowledge: Knowledge, cgroups: Cgroups, out: Outlets) -> Self {
@@ -132,6 +146,7 @@ impl Desk {
             reader: ledger.reader(rules.boot.clone()),
             pods: HashMap::new(),
             containers: BTreeMap::new(),
+            hooked: BTreeMap::new(),
             failed: BTreeSet::new(),
         };
         Self { rules, ledger, cgroups, out, state: Mutex::new(state) }
@@ -309,16 +324,9 @@ impl Desk {
     /// The place of a rank, in words.
     pub(crate) fn place_of(&self, id: &str, rank: u32) -> Option<RankPlace> {
         let state = self.state();
-        let known = state.containers.get(id)?;
-        let ranks = &known.placement.as_ref()?.ranks;
-        let entry = ranks.ranks.get(rank as usize)?;
-        Some(RankPlace {
-            pod: state.pods.get(&known.sandbox)?.pod.clone(),
-            container: known.name.clone(),
-            cpus: entry.cpus.as_ref().map(ToString::to_string).unwrap_or_default(),
-            mems: entry.wall(ranks.mem_policy).map(|mems| mems.to_string()).unwrap_or_default(),
-            of: ranks.ranks.iter().filter(|rank| rank.cpus.is_some() || rank.wall(ranks.mem_policy).is_some()).count(),
-        })
+        let Some(known) = state.containers.get(id) else { return Self::place_of_hooked(&state, id, rank) };
+        let pod = state.pods.get(&known.sandbox)?.pod.clone();
+        RankPlace::of(&known.placement.as_ref()?.ranks, rank, pod, known.name.clone())
     }
 
     /// Notes a container that is created without an answer of ours.
@@ -477,14 +485,8 @@ impl PodKnown {
 fn adjustment(known: &Known, cpus: Option<&CpuSet>, mems: Option<&oarlock_core::NodeSet>) -> ContainerAdjustment {
     let mut env = Vec::new();
     if let Some(placement) = &known.placement {
-        let variable = |(key, value): (&str, String)| KeyValue { key: key.to_owned(), value };
-        if !placement.ranks.ranks.is_empty() {
-            let variables = placement.ranks.variables().into_iter();
-            // Thousands of ranks have lists that no program could be started with.
-            let fits = |(key, value): &(&str, String)| key.len() + value.len() + 2 <= LONGEST_VARIABLE;
-            env.extend(variables.filter(fits).map(variable));
-        }
-        env.extend(placement.omp_threads.map(|threads| variable(("OMP_NUM_THREADS", threads.to_string()))));
+        let variables = placement.variables().into_iter();
+        env.extend(variables.map(|(key, value)| KeyValue { key: key.to_owned(), value }));
     }
     let linux = (cpus.is_some() || mems.is_some()).then(|| LinuxContainerAdjustment {
         resources: Some(cpuset(cpus, mems)),

@@ -1,10 +1,9 @@
 //! From a container as the runtime creates it to the places of its ranks. Nothing is read or written here.
 
-mod decide;
 mod held;
 
-pub(crate) use decide::{Ask, Decision, Placement, decide};
-pub(crate) use held::{CDI, Given, Held, Knowledge, OwnResources, held};
+pub(crate) use held::{Given, Knowledge, OwnResources, held};
+pub(crate) use oarlock_core::place::{Ask, CDI, Decision, Placement, decide};
 
 use oarlock_core::visible::VISIBLE_DEVICES;
 use oarlock_device_plugin::allocate::{GPUS, NUMA_NODES, NUMA_SLOTS};

@@ -11,6 +11,7 @@ use oarlock_device_plugin::advertise::Thing;
 use oarlock_device_plugin::pod_resources::PodResources;
 use oarlock_discovery::Found;
 use oarlock_kernel::ledger::{HEEDED_EVERY, boot_id};
+use oarlock_kernel::presence::Presence;
 use oarlock_nri::Settings;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinSet;
@@ -30,6 +31,8 @@ use crate::tell::{Notice, Placed, Teller};
 
 /// So often is looked where the memory of containers is.
 const MEMORY_LOOK: Duration = Duration::from_secs(30);
+/// So often is looked which containers of the hook are gone, where the hook itself did not say so.
+const HOOKED_LOOK: Duration = Duration::from_secs(2);
 
 /// All that places containers, running.
 #[derive(Debug)]
@@ -44,6 +47,7 @@ pub(crate) struct Placing {
     tasks: JoinSet<&'static str>,
     shutdown: CancellationToken,
     orders: UnboundedSender<Order>,
+    _presence: Option<Presence>,
 }
 
 impl Placing {
@@ -68,6 +72,10 @@ impl Placing {
             boot: boot_id(&config.host_root.join("proc")).context("cannot tell this boot from another")?,
         };
         let cgroups = Cgroups::open(&config.host_root)?;
+        let presence = Presence::announce(&config.run_dir).context("cannot say that an agent runs here")?;
+        if presence.is_none() {
+            tracing::warn!(folder = %config.run_dir.display(), "another agent runs on this host");
+        }
         let binder = Binder::start(&config.host_root, tell, gpus_asked)?;
         let outlets = Outlets { orders: orders.clone(), notices, placements, changes };
         let desk = Arc::new(Desk::new(rules, knowledge, cgroups, outlets));
@@ -105,9 +113,15 @@ impl Placing {
             "the binder"
         });
         tasks.spawn({
-            let shutdown = shutdown.clone();
+            let (shutdown, with_nri) = (shutdown.clone(), config.nri.enabled);
             async move {
-                oarlock_nri::run(&settings, plugin, &shutdown).await;
+                if with_nri {
+                    oarlock_nri::run(&settings, plugin, &shutdown).await;
+                } else {
+                    // What the hook places has ranks, too. The plugin is kept, and never called.
+                    shutdown.cancelled().await;
+                    drop(plugin);
+                }
                 "the runtime's plugin"
             }
         });
@@ -120,12 +134,36 @@ impl Placing {
                     turns.tick().await;
                     desk.heed_unpinned();
                     desk.heed_ended();
+                    desk.heed_hooks();
+                }
+            }
+        });
+        tasks.spawn({
+            let desk = Arc::clone(&desk);
+            async move {
+                let mut turns = interval(HOOKED_LOOK);
+                turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                loop {
+                    turns.tick().await;
+                    desk.forget_hooked();
                 }
             }
         });
         tasks.spawn(look_at_memory(Arc::clone(&desk), Arc::clone(&metrics)));
         let ranks = Ranks::new(Arc::clone(&desk), Arc::clone(&metrics));
-        Ok(Self { desk, metrics, ranks, told, notices: noticed, placements: placed, teller, tasks, shutdown, orders })
+        Ok(Self {
+            desk,
+            metrics,
+            ranks,
+            told,
+            notices: noticed,
+            placements: placed,
+            teller,
+            tasks,
+            shutdown,
+            orders,
+            _presence: presence,
+        })
     }
 
     /// Carries on until a part has ended, which none does by itself.

@@ -10,6 +10,7 @@ pub mod link;
 pub mod locality;
 pub mod machine;
 pub mod pci;
+pub mod place;
 pub mod plan;
 pub mod rankenv;
 pub mod refusal;

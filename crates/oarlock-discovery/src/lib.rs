@@ -2,22 +2,30 @@
 //!
 //! Every source ends in the same [`oarlock_core::Machine`], and every device's NUMA node is decided by
 //! [`oarlock_core::locality::resolve`].
+//!
+//! Without the feature `hwloc` there are machine files and [`sysfs::Tree`] alone, and no C library is linked.
+
+#![cfg_attr(not(feature = "hwloc"), allow(dead_code, unused_imports, reason = "some serves the live host alone"))]
 
 mod devices;
 mod error;
+#[cfg(feature = "hwloc")]
 mod hwloc;
 mod hwloc_xml;
 mod kernel_file;
 mod links;
 pub mod machine_file;
 pub mod nvml;
+#[cfg(feature = "hwloc")]
 mod source;
 pub mod sysfs;
 
 use oarlock_core::{CpuSet, Machine, NodeSet};
 
 pub use error::DiscoveryError;
+#[cfg(feature = "hwloc")]
 pub use hwloc::{differences, live_views};
+#[cfg(feature = "hwloc")]
 pub use source::{Options, Source, discover};
 
 /// What a source says: the machine, what its reader may use of it, and what a person should know.

@@ -1,5 +1,6 @@
 //! The cgroup v2 tree under a given root, and `/proc/PID/cgroup`, which says where in it a process is.
 
+mod named;
 mod write;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use oarlock_core::{CpuSet, NodeSet};
 use crate::folder::{Filesystem, Folder, ReadError};
 use crate::rank_cgroup;
 
+pub use named::path_named;
 pub use write::{CpusetError, WriteError};
 
 /// The cgroups that a container may have below its own, as far as they are looked at, and how deep.

@@ -15,6 +15,7 @@ pub mod numa_maps;
 pub mod pages;
 pub mod placement;
 pub mod policy;
+pub mod presence;
 pub mod proc;
 pub mod rank_cgroup;
 pub mod spawn;

@@ -155,7 +155,13 @@ impl Desk {
     pub(crate) fn replan(&self, id: &str, stated: Option<u32>) {
         let mut state = self.state();
         let state = &mut *state;
-        let Some(mut known) = state.containers.get(id).cloned() else { return };
+        let Some(mut known) = state.containers.get(id).cloned() else {
+            if let Some(stated) = stated {
+                let words = format!("the launcher states {stated} local ranks, and was planned for another number");
+                self.tell_of_hooked(state, id, What::RanksUnbound, words);
+            }
+            return;
+        };
         known.replans += 1;
         if known.replans > MOST_REPLANS || known.placement.is_none() {
             return;

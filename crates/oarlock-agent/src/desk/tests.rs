@@ -1,3 +1,4 @@
+mod hooked;
 mod hostile;
 
 use oarlock_core::Machine;

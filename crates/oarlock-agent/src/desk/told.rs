@@ -10,8 +10,9 @@ impl Desk {
     /// Tells about a container, where it is known.
     pub(crate) fn tell(&self, id: &str, what: What, words: String) {
         let state = self.state();
-        if let Some(known) = state.containers.get(id) {
-            self.notice(&state, known, what, words);
+        match state.containers.get(id) {
+            Some(known) => self.notice(&state, known, what, words),
+            None => self.tell_of_hooked(&state, id, what, words),
         }
     }
 

@@ -1,13 +1,13 @@
 use std::collections::BTreeMap;
 
-use oarlock_core::ledger::{Holding, Ledger};
 use oarlock_core::locality::{Evidence, Locality};
 use oarlock_core::machine::{Gpu, Node};
+use oarlock_core::place::Held;
 use oarlock_core::request::GpuRef;
 use oarlock_core::{CpuSet, Machine, NodeSet};
 use oarlock_device_plugin::pod_resources::HeldDevices;
 
-use super::{Ask, Decision, Given, Held, Knowledge, OwnResources, Placement, decide, held};
+use super::{Given, Knowledge, OwnResources, held};
 
 /// Nodes 3 and 1 with CPUs 0-3 and 4-7; GPUs by index on nodes 3, 1, 1, 3, their addresses in another order.
 fn known() -> Knowledge {
@@ -131,171 +131,4 @@ fn cuda_visible_devices_reorders_and_narrows_what_is_held() {
 fn nodes_given_by_kubelet_are_the_containers_own() {
     let word = [devices("oarlock.dev/numa-node", &["node-3", "node-9"], "3")];
     assert_eq!(holds(&known(), Some(&word), &[], &[]).own, Some((set("1-3"), nodes("3"))));
-}
-
-/// A container `main` without environment, on the machine of these tests.
-struct Case {
-    known: Knowledge,
-    ledger: Ledger,
-    annotations: BTreeMap<String, String>,
-    env: BTreeMap<&'static str, &'static str>,
-    held: Held,
-    others_hold_gpus: bool,
-    cpus: Option<CpuSet>,
-    reserved: CpuSet,
-}
-
-fn case(annotations: &[(&str, &str)], gpus: &[u32]) -> Case {
-    Case {
-        known: known(),
-        ledger: Ledger::default(),
-        annotations: annotations
-            .iter()
-            .map(|(key, value)| (format!("oarlock.dev/{key}"), (*value).to_owned()))
-            .collect(),
-        env: BTreeMap::new(),
-        held: Held { gpus: gpus.iter().map(|&gpu| GpuRef::Index(gpu)).collect(), ..Held::default() },
-        others_hold_gpus: false,
-        cpus: None,
-        reserved: CpuSet::new(),
-    }
-}
-
-impl Case {
-    fn decide(&self) -> Decision {
-        let ask = Ask {
-            annotations: &self.annotations,
-            name: "main",
-            env: &self.env,
-            held: &self.held,
-            stated_ranks: None,
-            others_hold_gpus: self.others_hold_gpus,
-            cpus: self.cpus.clone(),
-            mems: None,
-            within: (None, None),
-            memory_limit: None,
-            reserved: &self.reserved,
-        };
-        decide(&self.known.machine, &self.ledger, &ask)
-    }
-
-    fn placement(&self) -> Placement {
-        match self.decide() {
-            Decision::Place(placement) => *placement,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn cpus_of_ranks(&self) -> Vec<Option<String>> {
-        let ranks = self.placement().ranks.ranks;
-        ranks.iter().map(|rank| rank.cpus.as_ref().map(ToString::to_string)).collect()
-    }
-}
-
-const AUTO: [(&str, &str); 2] = [("cpu-map", "auto"), ("mem-map", "auto")];
-
-#[test]
-fn ranks_are_next_to_the_gpus_that_the_container_holds() {
-    let case = case(&AUTO, &[1, 0]);
-    assert_eq!(case.cpus_of_ranks(), [Some("4-7".to_owned()), Some("0-3".to_owned())]);
-    let placement = case.placement();
-    assert_eq!((placement.cpus, placement.mems), (Some(set("0-7")), Some(nodes("1,3"))));
-    assert_eq!(placement.exclusive, CpuSet::new());
-}
-
-#[test]
-fn a_container_that_asks_for_nothing_is_left_alone() {
-    assert_eq!(case(&[], &[0]).decide(), Decision::Leave);
-    assert_eq!(case(&[("smt", "one")], &[0]).decide(), Decision::Leave);
-    assert_eq!(Case { others_hold_gpus: true, ..case(&AUTO, &[]) }.decide(), Decision::Leave, "another holds the gpus");
-    assert_eq!(case(&[("cpu-map", "auto"), ("containers", "other")], &[0]).decide(), Decision::Leave);
-}
-
-#[test]
-fn only_what_a_map_was_asked_for_is_touched() {
-    let cpus_only = case(&[("cpu-map", "auto")], &[2]).placement();
-    assert_eq!((cpus_only.cpus, cpus_only.mems), (Some(set("4-7")), None));
-    let mems_only = case(&[("mem-map", "auto")], &[2]).placement();
-    assert_eq!((mems_only.cpus, mems_only.mems), (None, Some(nodes("1"))));
-    let preferred = case(&[("cpu-map", "auto"), ("mem-map", "auto"), ("mem-policy", "preferred")], &[2]).placement();
-    assert_eq!((preferred.cpus, preferred.mems), (Some(set("4-7")), None), "no wall");
-}
-
-#[test]
-fn kubelets_cpus_bound_the_plan_and_the_systems_are_left_out_where_there_are_none() {
-    let given = Case { cpus: Some(set("2,3,5")), reserved: set("5"), ..case(&AUTO, &[1, 0]) };
-    assert_eq!(given.cpus_of_ranks(), [Some("5".to_owned()), Some("2-3".to_owned())]);
-    let free = Case { reserved: set("0,5"), ..case(&AUTO, &[1, 0]) };
-    assert_eq!(free.cpus_of_ranks(), [Some("4,6-7".to_owned()), Some("1-3".to_owned())]);
-}
-
-#[test]
-fn the_number_of_ranks_is_the_annotations_else_the_environments_else_that_of_the_gpus() {
-    let ranks = |case: &Case| case.placement().ranks.ranks.len();
-    assert_eq!(ranks(&case(&AUTO, &[1, 0])), 2);
-    let by_env = Case { env: BTreeMap::from([("PET_NPROC_PER_NODE", "4")]), ..case(&AUTO, &[1, 0]) };
-    assert_eq!(ranks(&by_env), 4);
-    let both = Case { env: by_env.env, ..case(&[AUTO[0], ("ranks", "1")], &[1, 0]) };
-    assert_eq!(ranks(&both), 1);
-    assert_eq!(ranks(&case(&AUTO, &[])), 1);
-}
-
-#[test]
-fn omp_threads_are_set_where_the_pod_does_not() {
-    let asked = case(&[("cpu-map", "auto"), ("omp-threads", "3")], &[1, 0]);
-    assert_eq!(asked.placement().omp_threads, Some(3));
-    let own = Case { env: BTreeMap::from([("OMP_NUM_THREADS", "9")]), ..asked };
-    assert_eq!(own.placement().omp_threads, None);
-}
-
-#[test]
-fn what_is_refused_runs_unbound_unless_the_pod_wants_otherwise_even_where_nothing_can_be_read() {
-    for wrong in [("cpu-map", "sideways"), ("cpu-map", "0,1,1"), ("cpu-mapp", "auto")] {
-        let run = case(&[wrong, ("mem-map", "auto")], &[0]).decide();
-        assert!(matches!(&run, Decision::Unbound(refusal) if refusal.key.ends_with(wrong.0)), "{run:?}");
-        let refuse = case(&[wrong, ("mem-map", "auto"), ("on-failure", " refuse ")], &[0]).decide();
-        assert!(matches!(&refuse, Decision::Refuse(refusal) if refusal.key.ends_with(wrong.0)), "{refuse:?}");
-    }
-}
-
-#[test]
-fn a_holder_of_nodes_has_them_alone_with_and_without_ranks() {
-    let own = Some((set("1-3"), nodes("3")));
-    let plain = Case { held: Held { own: own.clone(), ..Held::default() }, ..case(&[], &[]) }.placement();
-    assert_eq!((plain.cpus, plain.mems, plain.exclusive), (Some(set("1-3")), Some(nodes("3")), set("1-3")));
-    assert!(plain.alone && plain.ranks.ranks.is_empty());
-    let ranks = [("cpu-map", "cpus:1;2"), ("ranks", "2"), ("mem-map", "auto")];
-    let with_ranks = Case { held: Held { own, ..Held::default() }, ..case(&ranks, &[]) };
-    assert_eq!(with_ranks.cpus_of_ranks(), [Some("1".to_owned()), Some("2".to_owned())]);
-    let placement = with_ranks.placement();
-    assert_eq!((placement.cpus, placement.exclusive), (Some(set("1-3")), set("1-3")), "the whole node is its own");
-}
-
-#[test]
-fn exclusive_ranks_hold_what_they_get_and_keep_off_what_others_hold() {
-    let mut case = case(&[("cpu-map", "exclusive")], &[1, 0]);
-    case.known.machine.cores = Some((0..8).map(CpuSet::of).collect());
-    case.ledger.holdings = vec![Holding { holder: "default/other/main".to_owned(), cpus: set("0,4-5") }];
-    assert_eq!(case.placement().exclusive, set("1-3,6-7"));
-    case.ledger.holdings[0].cpus = set("0-7");
-    let refused = case.decide();
-    assert!(
-        matches!(&refused, Decision::Unbound(refusal) if refusal.message.contains("default/other/main")),
-        "{refused:?}"
-    );
-}
-
-#[test]
-fn gpus_of_a_vendor_whose_ids_say_nothing_are_placed_by_what_their_plugin_told() {
-    let word = [devices("amd.com/gpu", &["whatever-1", "whatever-2"], "1"), devices("amd.com/gpu", &["what"], "1,3")];
-    let held = holds(&known(), Some(&word), &[], &[]);
-    assert!(held.has_gpus());
-    let case = Case { held, ..case(&AUTO, &[]) };
-    assert_eq!(case.cpus_of_ranks(), [Some("4-7".to_owned()), Some("4-7".to_owned()), None]);
-    let placement = case.placement();
-    assert_eq!(placement.cpus, Some(set("0-7")), "a rank that stays unbound may use all");
-    assert!(
-        placement.warnings.iter().any(|warning| warning.contains("its device plugin names nodes")),
-        "{placement:?}"
-    );
 }

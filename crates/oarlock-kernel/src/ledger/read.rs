@@ -76,6 +76,14 @@ impl Contents {
         })
     }
 
+    /// How long ago the entry of a container was written; `None` where there is none, or the clock was set back since.
+    pub fn age(&self, id: &str) -> Option<Duration> {
+        let (stamp, _) = self.files.get(id)?;
+        let (seconds, nanoseconds) = stamp.modified;
+        let written = Duration::new(u64::try_from(seconds).ok()?, u32::try_from(nanoseconds).ok()?);
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?.checked_sub(written)
+    }
+
     /// Who holds CPUs exclusively, for the planner of container `planned`, whose own holding is not in its way.
     pub fn holdings(&self, planned: &str) -> Ledger {
         let holders =

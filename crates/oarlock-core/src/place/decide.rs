@@ -2,44 +2,45 @@
 
 use std::collections::BTreeMap;
 
-use oarlock_core::idset::{IdSet, Kind};
-use oarlock_core::ledger::Ledger;
-use oarlock_core::rankenv::RankEnv;
-use oarlock_core::request::{CpuMap, GpuChoice, MemMap, MemPolicy, OnFailure, PREFIX, Request};
-use oarlock_core::{CpuSet, Machine, NodeSet, Plan, Refusal, plan};
+use crate::idset::{IdSet, Kind};
+use crate::ledger::Ledger;
+use crate::plan::{Plan, plan};
+use crate::rankenv::RankEnv;
+use crate::request::{CpuMap, GpuChoice, MemMap, MemPolicy, OnFailure, PREFIX, Request};
+use crate::{CpuSet, Machine, NodeSet, Refusal};
 
 use super::Held;
 
 /// A container, as it asks to be placed.
 #[derive(Debug, Clone)]
-pub(crate) struct Ask<'a> {
+pub struct Ask<'a> {
     /// The annotations of its pod.
-    pub(crate) annotations: &'a BTreeMap<String, String>,
+    pub annotations: &'a BTreeMap<String, String>,
     /// Its name.
-    pub(crate) name: &'a str,
+    pub name: &'a str,
     /// Its environment, of a name that is given twice the last.
-    pub(crate) env: &'a BTreeMap<&'a str, &'a str>,
+    pub env: &'a BTreeMap<&'a str, &'a str>,
     /// What it holds.
-    pub(crate) held: &'a Held,
+    pub held: &'a Held,
     /// The number of ranks that its launcher stated once it ran.
-    pub(crate) stated_ranks: Option<u32>,
+    pub stated_ranks: Option<u32>,
     /// Whether another container of its pod is known to hold GPUs.
-    pub(crate) others_hold_gpus: bool,
+    pub others_hold_gpus: bool,
     /// The CPUs that kubelet or somebody else gave it; `None` where nobody gave any.
-    pub(crate) cpus: Option<CpuSet>,
+    pub cpus: Option<CpuSet>,
     /// The same for memory nodes.
-    pub(crate) mems: Option<NodeSet>,
+    pub mems: Option<NodeSet>,
     /// What the cgroups above it leave, where that is known.
-    pub(crate) within: (Option<CpuSet>, Option<NodeSet>),
+    pub within: (Option<CpuSet>, Option<NodeSet>),
     /// Its memory limit in bytes.
-    pub(crate) memory_limit: Option<u64>,
+    pub memory_limit: Option<u64>,
     /// CPUs that the system keeps.
-    pub(crate) reserved: &'a CpuSet,
+    pub reserved: &'a CpuSet,
 }
 
 /// What becomes of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Decision {
+pub enum Decision {
     /// It is none of ours.
     Leave,
     /// It gets a place.
@@ -52,27 +53,44 @@ pub(crate) enum Decision {
 
 /// The place of a container and its ranks.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Placement {
+pub struct Placement {
     /// The CPUs of the container; `None` where they are left alone.
-    pub(crate) cpus: Option<CpuSet>,
+    pub cpus: Option<CpuSet>,
     /// Its memory nodes, with those of its GPUs; `None` where they are left alone.
-    pub(crate) mems: Option<NodeSet>,
+    pub mems: Option<NodeSet>,
     /// Its ranks; none where only the container as a whole has a place.
-    pub(crate) ranks: RankEnv,
+    pub ranks: RankEnv,
     /// `OMP_NUM_THREADS`, where that was asked for and the pod does not set it.
-    pub(crate) omp_threads: Option<u32>,
+    pub omp_threads: Option<u32>,
     /// CPUs that no other container gets.
-    pub(crate) exclusive: CpuSet,
+    pub exclusive: CpuSet,
     /// Whether others are kept off `exclusive` also where they did not ask for a place.
-    pub(crate) alone: bool,
+    pub alone: bool,
     /// What a person should know.
-    pub(crate) warnings: Vec<String>,
+    pub warnings: Vec<String>,
     /// Why each rank is where it is.
-    pub(crate) reasons: Vec<String>,
+    pub reasons: Vec<String>,
+}
+
+/// The kernel executes nothing with a longer variable (`MAX_ARG_STRLEN`), its name, `=` and NUL included.
+const LONGEST_VARIABLE: usize = 128 << 10;
+
+impl Placement {
+    /// The environment that it adds to the container's: the ranks' places, and the number of threads. Lists of thousands of
+    /// ranks that no program could be started with are left out.
+    pub fn variables(&self) -> Vec<(&'static str, String)> {
+        let mut variables = Vec::new();
+        if !self.ranks.ranks.is_empty() {
+            variables.extend(self.ranks.variables());
+            variables.retain(|(key, value)| key.len() + value.len() + 2 <= LONGEST_VARIABLE);
+        }
+        variables.extend(self.omp_threads.map(|threads| ("OMP_NUM_THREADS", threads.to_string())));
+        variables
+    }
 }
 
 /// Decides. `ledger` is without the container's own holding.
-pub(crate) fn decide(machine: &Machine, ledger: &Ledger, ask: &Ask<'_>) -> Decision {
+pub fn decide(machine: &Machine, ledger: &Ledger, ask: &Ask<'_>) -> Decision {
     let annotations = ask.annotations.iter().map(|(key, value)| (key.as_str(), value.as_str()));
     let request = match Request::from_annotations(annotations) {
         Ok(request) => request.filter(|request| is_meant(request, ask)),
@@ -96,7 +114,7 @@ fn refused(for_good: bool, refusal: Refusal) -> Decision {
 }
 
 /// Whether the pod wants no container that is not placed: known also where the rest of its annotations makes no sense.
-fn asks_to_refuse(annotations: &BTreeMap<String, String>) -> bool {
+pub fn asks_to_refuse(annotations: &BTreeMap<String, String>) -> bool {
     annotations.get(&format!("{PREFIX}on-failure")).is_some_and(|value| value.trim() == "refuse")
 }
 

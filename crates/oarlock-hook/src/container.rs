@@ -1,0 +1,50 @@
+//! One container, as its configuration describes it: who it is, and what it asks for.
+
+use oarlock_kernel::ledger::Pod;
+
+use crate::config::{self, Config};
+
+/// What containerd and CRI-O write about a container, in this order.
+const KINDS: [&str; 2] = ["io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType"];
+const NAMES: [&str; 2] = ["io.kubernetes.cri.container-name", "io.kubernetes.container.name"];
+const PODS: [&str; 2] = ["io.kubernetes.cri.sandbox-name", "io.kubernetes.pod.name"];
+const NAMESPACES: [&str; 2] = ["io.kubernetes.cri.sandbox-namespace", "io.kubernetes.pod.namespace"];
+const UIDS: [&str; 3] = ["io.kubernetes.cri.sandbox-uid", "io.kubernetes.pod.uid", "io.kubernetes.cri.sandbox-id"];
+/// What podman writes.
+const PODMAN: (&str, &str) = ("io.container.manager", "libpod");
+/// So much of an id people know a container by.
+const SHORT: usize = 12;
+
+/// A container.
+#[derive(Debug)]
+pub(crate) struct Container {
+    pub(crate) id: String,
+    pub(crate) config: Config,
+}
+
+impl Container {
+    /// Whether it asks for a place. A pod's sandbox has the pod's annotations, and nothing to place.
+    pub(crate) fn is_asking(&self) -> bool {
+        config::asks(self.config.annotations().keys()) && self.config.annotation(&KINDS) != Some("sandbox")
+    }
+
+    /// Its name in its pod; one without a pod goes by its id.
+    pub(crate) fn name(&self) -> &str {
+        self.config.annotation(&NAMES).unwrap_or_else(|| self.short_id())
+    }
+
+    /// Its pod; one without a pod is alone in one of its own, in the namespace of what made it.
+    pub(crate) fn pod(&self) -> Pod {
+        let text = |names: &[&str]| self.config.annotation(names).map(str::to_owned);
+        let manager = if self.config.annotation(&[PODMAN.0]) == Some(PODMAN.1) { "podman" } else { "oci" };
+        Pod {
+            namespace: text(&NAMESPACES).unwrap_or_else(|| manager.to_owned()),
+            name: text(&PODS).unwrap_or_else(|| self.short_id().to_owned()),
+            uid: text(&UIDS).unwrap_or_else(|| self.id.clone()),
+        }
+    }
+
+    fn short_id(&self) -> &str {
+        self.id.char_indices().nth(SHORT).map_or(self.id.as_str(), |(end, _)| &self.id[..end])
+    }
+}

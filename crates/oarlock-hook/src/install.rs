@@ -1,0 +1,209 @@
+//! `oarlock hook install` and `uninstall`: what makes a runtime call this program.
+//!
+//! podman and CRI-O read the same kind of files (`oci-hooks(5)`). CRI-O refuses those of a stage that only podman has, and
+//! reads the system's folder alone, so that podman's are put into the administrator's, where files of the same name count
+//! first.
+
+use std::fs::{self, Permissions};
+use std::io::{self, Write as _, stdout};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+use tempfile::NamedTempFile;
+
+use crate::failure::Failure;
+use crate::host::Host;
+use crate::wrapper::NAME;
+
+/// Both read hooks in the order of their names.
+const CREATE_RUNTIME: (&str, &str) = ("99-oarlock-create.json", "createRuntime");
+const POSTSTOP: (&str, &str) = ("99-oarlock-poststop.json", "poststop");
+const PRECREATE: (&str, &str) = ("99-oarlock-precreate.json", "precreate");
+/// A hook that takes longer breaks the container; ours ends by itself long before.
+const SECONDS: u32 = 30;
+
+/// Whose containers are to be placed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Runtime {
+    Podman,
+    Crio,
+    Containerd,
+}
+
+/// Has a container runtime call this program for annotated containers
+#[derive(Debug, Args)]
+pub(crate) struct Install {
+    /// The runtime
+    #[arg(long, value_enum)]
+    runtime: Runtime,
+    #[command(flatten)]
+    places: Places,
+    /// For containerd: the real OCI runtime, by its name on the PATH; without it the first found
+    #[arg(long, value_name = "NAME")]
+    real: Option<String>,
+    #[command(flatten)]
+    host: Host,
+}
+
+/// Takes away again what install has written
+#[derive(Debug, Args)]
+pub(crate) struct Uninstall {
+    /// The runtime; without it all of them
+    #[arg(long, value_enum)]
+    runtime: Option<Runtime>,
+    #[command(flatten)]
+    places: Places,
+}
+
+#[derive(Debug, Args)]
+struct Places {
+    /// The folder of hook files; podman's is /etc/containers/oci/hooks.d, CRI-O's /usr/share/containers/oci/hooks.d
+    #[arg(long, value_name = "FOLDER")]
+    hooks_dir: Option<PathBuf>,
+    /// The folder that the runtime for containerd is put into
+    #[arg(long, value_name = "FOLDER", default_value = "/usr/local/bin")]
+    bin_dir: PathBuf,
+}
+
+impl Places {
+    fn hooks_dir(&self, runtime: Runtime) -> PathBuf {
+        self.hooks_dir.clone().unwrap_or_else(|| match runtime {
+            Runtime::Podman => "/etc/containers/oci/hooks.d".into(),
+            Runtime::Crio | Runtime::Containerd => "/usr/share/containers/oci/hooks.d".into(),
+        })
+    }
+}
+
+impl Runtime {
+    fn hooks(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Podman => &[CREATE_RUNTIME, POSTSTOP, PRECREATE],
+            Self::Crio => &[CREATE_RUNTIME, POSTSTOP],
+            Self::Containerd => &[],
+        }
+    }
+}
+
+impl Install {
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        let own =
+            std::env::current_exe().map_err(|source| Failure::Read { what: "the own path".to_owned(), source })?;
+        if self.runtime == Runtime::Containerd {
+            return self.containerd(&own);
+        }
+        let folder = self.places.hooks_dir(self.runtime);
+        for &(name, stage) in self.runtime.hooks() {
+            let path = folder.join(name);
+            put(&path, &hook(&own, stage, &self.host))
+                .map_err(|source| Failure::Write { path: path.clone(), source })?;
+            print(&format!("wrote {}\n", path.display()));
+        }
+        Ok(())
+    }
+
+    /// containerd has no folder of hooks. Its settings are the administrator's: they are told what to write there.
+    fn containerd(&self, own: &Path) -> Result<(), Failure> {
+        let name = self.real.as_ref().map_or_else(|| NAME.to_owned(), |real| format!("{NAME}-{real}"));
+        let path = self.places.bin_dir.join(name);
+        let link = || {
+            fs::create_dir_all(&self.places.bin_dir)?;
+            if is_ours(&path) {
+                fs::remove_file(&path)?;
+            }
+            symlink(own, &path)
+        };
+        link().map_err(|source| Failure::Write { path: path.clone(), source })?;
+        print(&format!("wrote {}\n\n{}", path.display(), for_containerd(&path)));
+        Ok(())
+    }
+}
+
+impl Uninstall {
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        let all = [Runtime::Podman, Runtime::Crio, Runtime::Containerd];
+        for runtime in all.into_iter().filter(|&one| self.runtime.is_none_or(|only| only == one)) {
+            let folder = self.places.hooks_dir(runtime);
+            for (name, _) in runtime.hooks() {
+                remove(&folder.join(name))?;
+            }
+            if runtime == Runtime::Containerd {
+                for path in runtimes(&self.places.bin_dir) {
+                    remove(&path)?;
+                }
+            } else {
+                // As it was before the first hook: others may have theirs there.
+                drop(fs::remove_dir(&folder));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A hook file (`oci-hooks(5)`, version 1.0.0).
+fn hook(own: &Path, stage: &str, host: &Host) -> Value {
+    let args: Vec<String> = ["oarlock-hook", stage].map(str::to_owned).into_iter().chain(host.arguments()).collect();
+    json!({
+        "version": "1.0.0",
+        "hook": {"path": own, "args": args, "timeout": SECONDS},
+        "when": {"annotations": {"^oarlock\\.dev/(cpu|mem)-map$": ".*"}},
+        "stages": [stage],
+    })
+}
+
+/// Whoever watches the folder sees the whole file, by a name that they read.
+fn put(path: &Path, hook: &Value) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(folder)?;
+    let mut file = NamedTempFile::with_prefix_in(".oarlock", folder)?;
+    file.as_file().set_permissions(Permissions::from_mode(0o644))?;
+    writeln!(file, "{hook:#}")?;
+    file.persist(path)?;
+    Ok(())
+}
+
+/// The links to this program, by whatever path, that were made for containerd.
+fn runtimes(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let named = entries.filter(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with(NAME)));
+    named.map(|entry| entry.path()).filter(|path| is_ours(path)).collect()
+}
+
+fn is_ours(path: &Path) -> bool {
+    fs::read_link(path).is_ok_and(|target| target.file_name().is_some_and(|name| name == "oarlock-hook"))
+}
+
+fn remove(path: &Path) -> Result<(), Failure> {
+    match fs::remove_file(path) {
+        Ok(()) => {
+            print(&format!("removed {}\n", path.display()));
+            Ok(())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(Failure::Write { path: path.to_owned(), source }),
+    }
+}
+
+/// What an administrator writes, once: the tables of containerd 1 and of containerd 2 have different names.
+fn for_containerd(runtime: &Path) -> String {
+    let table = |plugin: &str| {
+        let table = format!("plugins.\"{plugin}\".containerd.runtimes.oarlock");
+        format!(
+            "[{table}]\nruntime_type = \"io.containerd.runc.v2\"\npod_annotations = [\"oarlock.dev/*\"]\n[{table}.options]\n\
+             BinaryName = \"{}\"\n# as the runtime that you have now:\n# SystemdCgroup = true\n",
+            runtime.display()
+        )
+    };
+    format!(
+        "Add to /etc/containerd/config.toml and restart containerd; where it says version = 3:\n\n{}\nelse:\n\n{}\n\
+         and to the cluster:\n\napiVersion: node.k8s.io/v1\nkind: RuntimeClass\nmetadata: {{name: oarlock}}\nhandler: oarlock\n",
+        table("io.containerd.cri.v1.runtime"),
+        table("io.containerd.grpc.v1.cri"),
+    )
+}
+
+/// A reader that has gone away does not matter.
+fn print(text: &str) {
+    drop(stdout().write_all(text.as_bytes()));
+}

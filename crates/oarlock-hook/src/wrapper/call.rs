@@ -1,0 +1,126 @@
+//! What a runtime is called with: the command line that runc has, and that crun, youki and nvidia-container-runtime share.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Options before the command that have a value in the next argument.
+const OF_ALL: [&str; 8] =
+    ["--log", "--log-format", "--log-level", "--root", "-r", "--criu", "--rootless", "--cgroup-manager"];
+/// Those of the commands `create` and `run`.
+const OF_CREATE: [&str; 7] = ["--bundle", "-b", "--console-socket", "--pid-file", "--preserve-fds", "--config", "-f"];
+
+/// A call that creates a container.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Create {
+    /// The container's id.
+    pub(super) id: String,
+    /// The bundle; without one it is the working folder.
+    pub(super) bundle: Option<PathBuf>,
+    /// The configuration, where it has another name than `config.json` (crun's option).
+    pub(super) config: Option<PathBuf>,
+    /// Where the runtime writes its log, and how.
+    pub(super) log: Option<PathBuf>,
+    pub(super) log_is_json: bool,
+}
+
+impl Create {
+    /// `None` for all other calls, which are the real runtime's alone.
+    pub(super) fn parse(arguments: &[OsString]) -> Option<Self> {
+        let mut create = Self::default();
+        let mut words = arguments.iter();
+        loop {
+            let word = words.next()?.to_str()?;
+            if !word.starts_with('-') {
+                if word != "create" && word != "run" {
+                    return None;
+                }
+                break;
+            }
+            let (option, value) = option(word, &OF_ALL, &mut words)?;
+            match (option, value) {
+                ("--log", Some(value)) => create.log = Some(value.into()),
+                ("--log-format", Some(value)) => create.log_is_json = value == "json",
+                _ => {}
+            }
+        }
+        while let Some(word) = words.next() {
+            let word = word.to_str()?;
+            if word == "--" {
+                words.next()?.to_str()?.clone_into(&mut create.id);
+                break;
+            }
+            if !word.starts_with('-') {
+                word.clone_into(&mut create.id);
+                continue;
+            }
+            let (option, value) = option(word, &OF_CREATE, &mut words)?;
+            match (option, value) {
+                ("--bundle" | "-b", Some(value)) => create.bundle = Some(value.into()),
+                ("--config" | "-f", Some(value)) => create.config = Some(value.into()),
+                _ => {}
+            }
+        }
+        (!create.id.is_empty()).then_some(create)
+    }
+}
+
+/// An option and its value, which is behind `=` or the next argument. `None` where that is missing.
+fn option<'a>(
+    word: &'a str,
+    with_value: &[&str],
+    words: &mut std::slice::Iter<'_, OsString>,
+) -> Option<(&'a str, Option<OsString>)> {
+    if let Some((option, value)) = word.split_once('=') {
+        return Some((option, Some(value.into())));
+    }
+    if with_value.contains(&word) {
+        return Some((word, Some(words.next()?.clone())));
+    }
+    Some((word, None))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(call: &str) -> Option<Create> {
+        Create::parse(&call.split_whitespace().map(OsString::from).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn calls_of_containerd_docker_and_podman_are_understood() {
+        let containerd = "--root /run/containerd/runc/k8s.io --log /b/log.json --log-format json --systemd-cgroup create \
+            --bundle /b --pid-file /b/init.pid --console-socket /s abc";
+        let expected = Create {
+            id: "abc".to_owned(),
+            bundle: Some("/b".into()),
+            log: Some("/b/log.json".into()),
+            log_is_json: true,
+            ..Create::default()
+        };
+        assert_eq!(parse(containerd), Some(expected));
+        let podman =
+            parse("--cgroup-manager=systemd --log-format=json --log=/l create --bundle /b --pid-file /p id").unwrap();
+        assert_eq!((podman.id.as_str(), podman.log, podman.log_is_json), ("id", Some("/l".into()), true));
+        let by_hand = parse("run --keep -d -b create -- run").unwrap();
+        assert_eq!((by_hand.id.as_str(), by_hand.bundle), ("run", Some("create".into())));
+        assert_eq!(parse("create -f other.json x").unwrap().config, Some("other.json".into()));
+    }
+
+    #[test]
+    fn all_other_calls_are_the_real_runtimes_alone() {
+        for call in [
+            "",
+            "--version",
+            "state create",
+            "--root create delete x",
+            "exec x create",
+            "create",
+            "create --bundle",
+            "--log",
+            "features",
+        ] {
+            assert_eq!(parse(call), None, "{call:?}");
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! `oarlock-hook install` and `uninstall`.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::host::{Call, Host, names_in, program};
+
+fn call(host: &Host, command: &str, arguments: &[&str]) -> Call {
+    let (hooks, bin) = (host.path("etc/hooks.d"), host.path("bin"));
+    let mut program = program();
+    program.arg(command).args(arguments).arg("--hooks-dir").arg(hooks).arg("--bin-dir").arg(bin);
+    program.output().unwrap().into()
+}
+
+fn hook(host: &Host, name: &str) -> Value {
+    serde_json::from_slice(&fs::read(host.path("etc/hooks.d").join(name)).unwrap()).unwrap()
+}
+
+#[test]
+fn podman_gets_the_filter_and_crio_none_and_uninstall_leaves_no_trace() {
+    let host = Host::new();
+    fs::create_dir(host.path("etc")).unwrap();
+    let files = ["99-oarlock-create.json", "99-oarlock-poststop.json", "99-oarlock-precreate.json"];
+    for (runtime, expected) in [("podman", &files[..]), ("crio", &files[..2])] {
+        for _ in 0..2 {
+            assert_eq!(call(&host, "install", &["--runtime", runtime, "--reserved-cpus", "0-1"]).status, 0);
+            assert_eq!(host.names_in("etc/hooks.d"), expected, "{runtime}");
+        }
+        let create = hook(&host, files[0]);
+        assert_eq!(create["version"], "1.0.0");
+        assert_eq!(create["hook"]["path"], env!("CARGO_BIN_EXE_oarlock-hook"));
+        assert_eq!(create["hook"]["args"], json!(["oarlock-hook", "createRuntime", "--reserved-cpus", "0-1"]));
+        assert_eq!(create["stages"], json!(["createRuntime"]));
+        assert_eq!(create["when"], json!({"annotations": {"^oarlock\\.dev/(cpu|mem)-map$": ".*"}}));
+        assert_eq!(call(&host, "uninstall", &["--runtime", runtime]).status, 0);
+        assert_eq!(host.names_in("etc"), [""; 0], "{runtime}");
+    }
+}
+
+#[test]
+fn hooks_of_others_stay() {
+    let host = Host::new();
+    host.write("etc/hooks.d/other.json", "{}");
+    assert_eq!(call(&host, "install", &["--runtime", "podman"]).status, 0);
+    assert_eq!(call(&host, "uninstall", &[]).status, 0);
+    assert_eq!(host.names_in("etc/hooks.d"), ["other.json"]);
+    assert_eq!(call(&host, "uninstall", &[]).status, 0, "a second time does no harm");
+}
+
+#[test]
+fn containerd_gets_a_runtime_and_its_administrator_is_told_what_to_write() {
+    let host = Host::new();
+    host.write("bin/oarlock-runtime-mine", "somebody's");
+    let told = call(&host, "install", &["--runtime", "containerd", "--real", "crun"]);
+    let path = host.path("bin/oarlock-runtime-crun");
+    assert_eq!(fs::read_link(&path).unwrap().to_str(), Some(env!("CARGO_BIN_EXE_oarlock-hook")));
+    for words in [
+        &format!("BinaryName = \"{}\"", path.display())[..],
+        "pod_annotations = [\"oarlock.dev/*\"]",
+        "[plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.oarlock]",
+        "[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.oarlock.options]",
+        "handler: oarlock",
+    ] {
+        assert!(told.stdout.contains(words), "{words}: {}", told.stdout);
+    }
+    assert_eq!(call(&host, "install", &["--runtime", "containerd"]).status, 0);
+    assert_eq!(call(&host, "uninstall", &[]).status, 0);
+    assert_eq!(names_in(&host.path("bin")), ["oarlock-runtime-mine"]);
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_an_error_in_one_line() {
+    let host = Host::new();
+    host.write("etc", "no folder");
+    let call = call(&host, "install", &["--runtime", "crio"]);
+    assert!(call.says(1).contains("failed to write"), "{call:?}");
+}

@@ -1,0 +1,174 @@
+//! `oarlock-hook runtime`, and the same by the name of a runtime.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::host::{Call, Host, ID, config, names_in, program, variable};
+
+/// A runtime that writes down how it was called, and does as `$DO` says.
+const REAL: &str = r#"#!/bin/sh
+printf '%s\n' "$@" >"$0.called"
+eval "$DO"
+"#;
+
+/// Its bit in a set of signals.
+const SIGPIPE: u64 = 1 << 12;
+
+fn real(host: &Host, name: &str) -> PathBuf {
+    let real = host.write(&format!("bin/{name}"), REAL);
+    fs::set_permissions(&real, Permissions::from_mode(0o755)).unwrap();
+    real
+}
+
+fn bundle(host: &Host, config: &Value) -> String {
+    let path = host.write("bundle/config.json", &config.to_string());
+    fs::set_permissions(path, Permissions::from_mode(0o640)).unwrap();
+    host.path("bundle").display().to_string()
+}
+
+fn call(host: &Host, arguments: &[&str], then: &str) -> Call {
+    let real = real(host, "real");
+    let mut program = program();
+    program.arg("runtime").args(host.flags()).arg("--real").arg(real).args(arguments).env("DO", then);
+    program.output().unwrap().into()
+}
+
+fn read(host: &Host) -> Value {
+    serde_json::from_slice(&fs::read(host.path("bundle/config.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn at_create_the_bundle_is_edited_and_the_real_runtime_is_called_as_this_one_was() {
+    let host = Host::new();
+    let bundle = bundle(&host, &config(&[]));
+    let words = ["--root", "/run/x y", "--log-format=json", "create", "--bundle", &bundle, "--pid-file", "/p", ID];
+    let done = call(&host, &words, "echo out; echo err >&2; exit 37");
+    assert_eq!((done.status, done.stdout.as_str(), done.stderr.as_str()), (37, "out\n", "err\n"));
+    assert_eq!(fs::read_to_string(host.path("bin/real.called")).unwrap().lines().collect::<Vec<_>>(), words);
+    let after = read(&host);
+    assert_eq!(variable(&after, "OARLOCK_RANK_CPUS").as_deref(), Some("4-7;1-3"));
+    assert_eq!(after["x-later"], config(&[])["x-later"]);
+    let hook = &after["hooks"]["createRuntime"][0];
+    assert_eq!(hook["path"], env!("CARGO_BIN_EXE_oarlock-hook"));
+    assert_eq!(hook["args"][1], "createRuntime");
+    assert_eq!(hook["args"][3], host.path("run").display().to_string(), "the hook is for the same host");
+    assert_eq!(after["hooks"]["poststop"][0]["args"][1], "poststop");
+    assert_eq!(fs::metadata(host.path("bundle/config.json")).unwrap().mode() & 0o777, 0o640);
+    assert_eq!(host.names_in("bundle"), ["config.json"]);
+    assert_eq!(host.entry().unwrap()["cgroup"], Value::Null);
+}
+
+#[test]
+fn all_other_calls_and_containers_that_do_not_ask_leave_the_bundle_alone() {
+    let host = Host::new();
+    let bundle_path = bundle(&host, &config(&[]));
+    for words in [
+        &["delete", "--force", ID][..],
+        &["--version"],
+        &["state", ID],
+        &["exec", "--process", &bundle_path, ID],
+        &["features", "--bundle", &bundle_path],
+    ] {
+        assert_eq!(call(&host, words, "exit 3").status, 3, "{words:?}");
+        assert_eq!(fs::read_to_string(host.path("bin/real.called")).unwrap().lines().collect::<Vec<_>>(), words);
+    }
+    assert_eq!(read(&host), config(&[]));
+    let plain = serde_json::json!({"annotations": {"other": "x"}});
+    bundle(&host, &plain);
+    assert_eq!(call(&host, &["create", "--bundle", &bundle_path, ID], "exit 0").status, 0);
+    assert_eq!(read(&host), plain);
+    assert_eq!(host.names_in("run"), ["machine.json"]);
+}
+
+#[test]
+fn what_cannot_be_placed_is_created_as_it_is_unless_it_asks_to_be_refused() {
+    let host = Host::new();
+    let path = bundle(&host, &config(&[("ranks", "0")]));
+    let done = call(&host, &["create", "--bundle", &path, ID], "echo made");
+    assert_eq!((done.status, done.stdout.as_str(), done.stderr.as_str()), (0, "made\n", ""), "not in its output");
+    assert_eq!(read(&host), config(&[("ranks", "0")]));
+
+    for missing in ["bundle", "nowhere"] {
+        fs::write(host.path("bundle/config.json"), "{\"annotations\":{\"oarlock.dev/on-fail").unwrap();
+        let path = host.path(missing).display().to_string();
+        assert_eq!(
+            call(&host, &["create", "--bundle", &path, ID], "exit 5").status,
+            5,
+            "the real one knows what to say"
+        );
+    }
+
+    bundle(&host, &config(&[("ranks", "0"), ("on-failure", "refuse")]));
+    fs::remove_file(host.path("bin/real.called")).unwrap();
+    let log = host.path("log.json").display().to_string();
+    let words = ["--log", &log, "--log-format", "json", "create", "--bundle", &path, ID];
+    let refused = call(&host, &words, "exit 0");
+    assert!(refused.says(1).contains("oarlock.dev/ranks \"0\""), "{refused:?}");
+    let told: Value = serde_json::from_str(&fs::read_to_string(log).unwrap()).unwrap();
+    assert_eq!(told["level"], "error");
+    assert!(told["msg"].as_str().unwrap().contains("oarlock.dev/ranks \"0\""), "where containerd looks: {told}");
+    assert!(!host.path("bin/real.called").exists());
+}
+
+#[test]
+fn signals_descriptors_and_the_process_are_the_real_runtimes() {
+    let host = Host::new();
+    let real = real(&host, "real");
+    let mut child = Command::new("sh")
+        .args(["-c", "exec 5>\"$1\"; shift; exec \"$@\"", "sh"])
+        .arg(host.path("fifth"))
+        .arg(env!("CARGO_BIN_EXE_oarlock-hook"))
+        .arg("runtime")
+        .args(host.flags())
+        .arg("--real")
+        .arg(real)
+        .args(["create", ID])
+        .env(
+            "DO",
+            "trap 'exit 42' TERM; echo $$ >&5; sed -n s/^SigIgn:.//p /proc/$$/status; while :; do sleep 0.05; done",
+        )
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let written = || fs::read_to_string(host.path("fifth")).unwrap_or_default();
+    while !written().ends_with('\n') {
+        assert_eq!(child.try_wait().unwrap(), None);
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    assert_eq!(written().trim(), child.id().to_string(), "no process between");
+    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(42));
+    let ignored = u64::from_str_radix(String::from_utf8(output.stdout).unwrap().trim(), 16).unwrap();
+    assert_eq!(ignored & SIGPIPE, 0, "a Rust program ignores it, and its successor shall not");
+}
+
+#[test]
+fn by_its_name_it_is_a_runtime_in_front_of_the_one_named_or_found_and_never_of_itself() {
+    let host = Host::new();
+    for name in ["crun", "runc"] {
+        real(&host, name);
+    }
+    let links = host.path("links");
+    fs::create_dir(&links).unwrap();
+    let by = |name: &str| {
+        let link = links.join(name);
+        symlink(env!("CARGO_BIN_EXE_oarlock-hook"), &link).unwrap();
+        let path = format!("{}:{}:/usr/bin:/bin", links.display(), host.path("bin").display());
+        let mut program = assert_cmd::Command::new(link);
+        let call: Call =
+            program.args(["delete", "x"]).env("PATH", path).env("DO", "basename $0").output().unwrap().into();
+        call.stdout
+    };
+    symlink(env!("CARGO_BIN_EXE_oarlock-hook"), links.join("runc")).unwrap();
+    assert_eq!(by("oarlock-runtime"), "runc\n");
+    assert_eq!(by("oarlock-runtime-crun"), "crun\n");
+    assert_eq!(names_in(&links).len(), 3);
+    let own = env!("CARGO_BIN_EXE_oarlock-hook");
+    let call: Call = program().args(["runtime", "--real", own, "create", "x"]).output().unwrap().into();
+    assert!(call.says(1).contains("there is no other OCI runtime here"), "{call:?}");
+}
