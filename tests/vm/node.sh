@@ -39,8 +39,8 @@ keep_logs() {
     done
 }
 
-# start_runtime: containerd, with an image localhost/busybox:1 that holds busybox and is the sandboxes' too.
-start_runtime() {
+# prepare_host: folders, cgroup controllers and names that every runtime expects.
+prepare_host() {
     mkdir -p /run
     for folder in /var/lib /run /var/log /var/run; do
         mkdir -p "$folder"
@@ -52,15 +52,22 @@ start_runtime() {
             echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control || true
         done
     fi
-    mkdir -p /etc/containerd /etc/kubernetes
     echo 'root:x:0:0:root:/:/bin/sh' >/etc/passwd
     echo 'root:x:0:' >/etc/group
     [ -s /etc/machine-id ] || echo 0123456789abcdef0123456789abcdef >/etc/machine-id
     : >/etc/resolv.conf
+}
+
+# start_runtime: containerd, with an image localhost/busybox:1 that holds busybox and is the sandboxes' too. $MORE_SETTINGS
+# prints what its settings have beside.
+start_runtime() {
+    prepare_host
+    mkdir -p /etc/containerd /etc/kubernetes
     case $CONTAINERD in
     2.*) settings_of_2 ;;
     1.*) settings_of_1 ;;
     esac >/etc/containerd/config.toml
+    "${MORE_SETTINGS:-true}" >>/etc/containerd/config.toml
     start_containerd
     import_image
 }
@@ -103,20 +110,25 @@ runtime_type = "io.containerd.runc.v2"
 BinaryName = "$OCI_RUNTIME"
 NoPivotRoot = true
 SystemdCgroup = $([ "$CGROUP_DRIVER" = systemd ] && echo true || echo false)
-[plugins.'io.containerd.nri.v1.nri']
-disable = false
 END
+    # An older one has no such plugin.
+    if [ "$CONTAINERD" = 1.7 ]; then printf "[plugins.'io.containerd.nri.v1.nri']\ndisable = false\n"; fi
 }
 
-# import_image: into containerd, as `docker save` would have written it. Beside busybox it holds a launcher and its ranks.
+# fill_root FOLDER: with what containers are made of here: busybox, a launcher and its ranks.
+fill_root() {
+    mkdir -p "$1/bin" "$1/tmp" "$1/lib64" "$1/lib/x86_64-linux-gnu"
+    chmod 1777 "$1/tmp"
+    cp /bin/busybox /bin/touch-memory "$VM/launch" "$1/bin"
+    cp /lib64/ld-linux-x86-64.so.2 "$1/lib64"
+    cp /lib/x86_64-linux-gnu/libc.so.6 /lib/x86_64-linux-gnu/libgcc_s.so.1 "$1/lib/x86_64-linux-gnu"
+    for name in sh sleep taskset dirname readlink; do ln -s busybox "$1/bin/$name"; done
+}
+
+# import_image: into containerd, as `docker save` would have written it.
 import_image() {
     layer=/tmp/image/layer
-    mkdir -p "$layer/bin" "$layer/tmp" "$layer/lib64" "$layer/lib/x86_64-linux-gnu"
-    chmod 1777 "$layer/tmp"
-    cp /bin/busybox /bin/touch-memory "$VM/launch" "$layer/bin"
-    cp /lib64/ld-linux-x86-64.so.2 "$layer/lib64"
-    cp /lib/x86_64-linux-gnu/libc.so.6 /lib/x86_64-linux-gnu/libgcc_s.so.1 "$layer/lib/x86_64-linux-gnu"
-    for name in sh sleep taskset dirname readlink; do ln -s busybox "$layer/bin/$name"; done
+    fill_root "$layer"
     (
         cd /tmp/image
         tar -cf layer.tar -C layer .
@@ -128,7 +140,10 @@ END
         echo '[{"Config":"config.json","RepoTags":["localhost/busybox:1"],"Layers":["layer.tar"]}]' >manifest.json
         tar -cf /tmp/image.tar manifest.json config.json layer.tar
     )
-    ctr -n k8s.io images import --local --snapshotter native /tmp/image.tar
+    # The oldest one knows no other way.
+    [ "$CONTAINERD" = 1.6 ] && way= || way=--local
+    # shellcheck disable=SC2086 # No word, or one.
+    ctr -n k8s.io images import $way --snapshotter native /tmp/image.tar
     rm -r /tmp/image /tmp/image.tar
 }
 

@@ -1,5 +1,7 @@
 //! `cargo xtask bench`: the table of goals and measurements that the README shows.
 
+mod hook;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -83,6 +85,8 @@ pub(crate) fn run() -> Result<()> {
     let agent = agent()?;
     progress.step(format!("the whole process, {RUNS} times"));
     let programs = build::release_programs(&[("oarlock-cli", "oarlock")])?;
+    // By itself: with others it would be linked to what they need.
+    let hooks = build::release_programs(&[("oarlock-hook", "oarlock-hook")])?;
     let process = process_median(&programs[0], &workspace().join(MACHINE_FILE))?;
 
     let machine = machine(Path::new("/"));
@@ -92,6 +96,9 @@ pub(crate) fn run() -> Result<()> {
         row("`oarlock plan`, whole process, on a saved machine file", "≤ 10 ms", process, &machine),
     ];
     rows.extend(agent_rows(&agent, &machine)?);
+    for [what, promised, measured] in hook::rows(&hooks[0], &workspace().join(MACHINE_FILE))? {
+        rows.push(format!("| {what} | {promised} | {measured} | {machine} |"));
+    }
     let criterion = target_folder().join("criterion");
     for goal in &GOALS {
         rows.push(row(goal.what, goal.promised, criterion_median(&criterion, goal.benchmark)?, &machine));

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 use super::initramfs::Initramfs;
-use crate::build::{cargo, target_folder};
+use crate::build::{cargo, release_programs, target_folder};
 use crate::command;
 use crate::debian::Wanted;
 
@@ -20,6 +20,8 @@ pub(crate) struct Runtime {
     pub(crate) crun: bool,
     /// systemd is the guest's first process and makes the cgroups, else the runtime makes them itself.
     pub(crate) systemd: bool,
+    /// podman is there, too.
+    pub(crate) podman: bool,
 }
 
 /// Which containerd.
@@ -30,6 +32,8 @@ pub(crate) enum Containerd {
     V2_1,
     /// NRI is off unless its settings say otherwise.
     V1_7,
+    /// Without NRI.
+    V1_6,
 }
 
 const NEW: Wanted = Wanted {
@@ -38,6 +42,9 @@ const NEW: Wanted = Wanted {
     unread: &["usr/share", "usr/lib/x86_64-linux-gnu/gconv"],
 };
 const OLD: Wanted = Wanted { suite: "trixie", packages: &["containerd", "runc", "crun"], unread: NEW.unread };
+const OLDEST: Wanted = Wanted { suite: "bookworm", ..OLD };
+const PODMAN: Wanted = Wanted { suite: "sid", packages: &["podman", "conmon", "runc", "crun"], unread: NEW.unread };
+const PODMANS: [&str; 2] = ["usr/bin/podman", "usr/bin/conmon"];
 const PROGRAMS: [&str; 5] =
     ["usr/bin/containerd", "usr/bin/containerd-shim-runc-v2", "usr/bin/ctr", "usr/sbin/runc", "usr/bin/crun"];
 const SYSTEMD: [&str; 3] = ["usr/lib/systemd/systemd", "usr/lib/systemd/systemd-executor", "usr/bin/systemctl"];
@@ -63,17 +70,35 @@ impl Runtime {
         for (built, inside) in OWN {
             root.add_program(inside, &target_folder().join("release").join(built))?;
         }
-        let (new, old) = (folder.join("runtime-sid"), folder.join("runtime-trixie"));
+        // By itself: with the agent it would be linked to what the agent needs.
+        for hook in release_programs(&[("oarlock-hook", "oarlock-hook")])? {
+            root.add_program("bin/oarlock-hook", &hook)?;
+        }
+        let new = folder.join("runtime-sid");
         NEW.in_folder(&new)?;
         let new = new.join("root");
         let mut programs = new.clone();
         // The newer C library is good for all programs, ours among them, and so it comes first.
         let mut libraries = BTreeSet::new();
         add_libraries(root, &new, LIBRARIES, &mut libraries)?;
-        if self.containerd == Containerd::V1_7 {
-            OLD.in_folder(&old)?;
+        let old = match self.containerd {
+            Containerd::V2_1 => None,
+            Containerd::V1_7 => Some((OLD, folder.join("runtime-trixie"))),
+            Containerd::V1_6 => Some((OLDEST, folder.join("runtime-bookworm"))),
+        };
+        if let Some((wanted, old)) = old {
+            wanted.in_folder(&old)?;
             programs = old.join("root");
             add_libraries(root, &programs, LIBRARIES, &mut libraries)?;
+        }
+        if self.podman {
+            let podman = folder.join("podman-sid");
+            PODMAN.in_folder(&podman)?;
+            let podman = podman.join("root");
+            add_libraries(root, &podman, LIBRARIES, &mut libraries)?;
+            for program in PODMANS {
+                root.add_file(program, &podman.join(program));
+            }
         }
         for program in PROGRAMS {
             let name = program.rsplit('/').next().unwrap_or(program);
@@ -94,6 +119,7 @@ impl Runtime {
         let containerd = match self.containerd {
             Containerd::V2_1 => "2.1",
             Containerd::V1_7 => "1.7",
+            Containerd::V1_6 => "1.6",
         };
         let oci_runtime = if self.crun { "crun" } else { "runc" };
         let cgroup_driver = if self.systemd { "systemd" } else { "cgroupfs" };

@@ -39,7 +39,7 @@ impl Scenario {
         match self.script.as_str() {
             "rank-cgroup" => &[Part::KernelTests],
             "torchrun" => &[Part::Torchrun],
-            "pods" | "churn" | "chaos" | "hostile" => &[Part::Runtime],
+            "pods" | "churn" | "chaos" | "hostile" | "hook" | "hook-podman" => &[Part::Runtime],
             "training" => &[Part::Runtime, Part::Torchrun],
             "kubelet" | "kubelet-nodes" | "kubelet-ranks" => &[Part::Runtime, Part::Kubelet],
             _ => &[],
@@ -53,6 +53,8 @@ impl Scenario {
             "kubelet" | "kubelet-nodes" | "kubelet-ranks" => 600,
             // Importing torch takes an emulated CPU half a minute, and every rank does it.
             "torchrun" | "pods" | "hostile" => 900,
+            // Runtimes start containers two dozen times, each with a dozen programs.
+            "hook" | "hook-podman" => 1500,
             "training" | "churn" => 1800,
             "chaos" => 3600,
             // Five seconds to boot and a few to run.
@@ -67,13 +69,16 @@ impl FromStr for Scenario {
     fn from_str(text: &str) -> Result<Self> {
         let mut words = text.split('+');
         let script = words.next().unwrap_or_default().to_owned();
-        let mut runtime = Runtime::default();
+        let mut runtime = Runtime { podman: script == "hook-podman", ..Runtime::default() };
         for word in words {
             match word {
                 "containerd-1.7" => runtime.containerd = Containerd::V1_7,
+                "containerd-1.6" => runtime.containerd = Containerd::V1_6,
                 "crun" => runtime.crun = true,
                 "systemd" => runtime.systemd = true,
-                _ => bail!("{text} names {word}: the parts of a scenario are containerd-1.7, crun and systemd"),
+                _ => bail!(
+                    "{text} names {word}: the parts of a scenario are containerd-1.7, containerd-1.6, crun and systemd"
+                ),
             }
         }
         let scenario = Self { text: text.to_owned(), script, runtime };
@@ -110,7 +115,8 @@ mod tests {
         assert_eq!((plain.script.as_str(), plain.runtime), ("pods", Runtime::default()));
         let parts: Scenario = "pods+containerd-1.7+crun+systemd".parse().unwrap();
         assert_eq!(parts.script, "pods");
-        assert_eq!(parts.runtime, Runtime { containerd: Containerd::V1_7, crun: true, systemd: true });
+        let runtime = Runtime { containerd: Containerd::V1_7, crun: true, systemd: true, podman: false };
+        assert_eq!(parts.runtime, runtime);
         assert_eq!(parts.to_string(), "pods+containerd-1.7+crun+systemd");
     }
 

@@ -1,0 +1,151 @@
+# podman, which has OCI hooks and a filter of its own: one host without a cluster. Without an agent a container is bound as a
+# whole; with one, every rank is held. With crun and with runc.
+. "$VM/report.sh"
+. "$VM/ranks.sh"
+. "$VM/node.sh"
+. "$VM/pod.sh"
+
+STARTS=20
+RESERVED_CPUS=
+LAST_NODE=$(entry $((RANKS - 1)) "$GPU_NODES")
+ALL_CPUS=$(cat /sys/devices/system/cpu/online)
+ALL_NODES=$(cat /sys/devices/system/node/has_memory)
+LEDGER=/run/oarlock/ledger
+SYSLOG=/tmp/messages
+ROOT=/var/lib/root
+
+trap 'keep_logs agent; send messages "$SYSLOG"' EXIT
+
+podman() {
+    /usr/bin/podman --cgroup-manager="$CGROUP_DRIVER" --log-level=warn "$@"
+}
+
+# run RUNTIME NAME ANNOTATIONS GPUS COMMAND...: a container that runs. Annotations and GPUs are separated by spaces.
+run() {
+    runtime=$1
+    name=$2
+    annotations=$(for annotation in $3; do printf -- '--annotation oarlock.dev/%s ' "$annotation"; done)
+    names=
+    for index in $4; do names="$names${names:+,}$(uuid_of "$index")"; done
+    shift 4
+    mkdir -p "/tmp/pods/$name/log"
+    # shellcheck disable=SC2086 # One --annotation each.
+    podman --runtime "$runtime" run --detach --name "$name" --network host --log-driver k8s-file \
+        --log-opt "path=/tmp/pods/$name/log/main.log" --env "NVIDIA_VISIBLE_DEVICES=$names" $annotations \
+        --rootfs "$ROOT" "$@" || return 1
+    podman inspect --format '{{.State.Pid}}' "$name" >"/tmp/pods/$name/main.pid"
+}
+
+# gone NAME: it is stopped and removed.
+gone() {
+    podman rm --force --time 0 "$1" >/dev/null
+    rm -r "/tmp/pods/$1"
+}
+
+entries() {
+    find "$LEDGER" -name '*.json' 2>/dev/null | wc -l
+}
+
+said() {
+    grep -q -F -- "$1" "$SYSLOG" && echo yes || echo no
+}
+
+rank_variable() {
+    tr '\0' '\n' <"/proc/$(launcher_of "$1" main)/environ" | sed -n "s/^$2=//p"
+}
+
+prepare_host
+syslogd -O "$SYSLOG"
+mkdir -p /etc/containers /var/lib/containers /usr/local/bin
+cat >/etc/containers/containers.conf <<END
+[engine]
+no_pivot_root = true
+events_logger = "file"
+[containers]
+seccomp_profile = "unconfined"
+pids_limit = 0
+END
+printf '[storage]\ndriver = "vfs"\nrunroot = "/run/containers"\ngraphroot = "/var/lib/containers"\n' \
+    >/etc/containers/storage.conf
+echo '{"default": [{"type": "insecureAcceptAnything"}]}' >/etc/containers/policy.json
+fill_root "$ROOT"
+mkdir -p "$ROOT/proc" "$ROOT/sys" "$ROOT/dev" "$ROOT/etc" "$ROOT/run"
+say "$(podman --version), $(crun --version | head -n 1), $(runc --version | head -n 1), $CGROUP_DRIVER: $(uptime_seconds) s"
+oarlock hook install --runtime podman
+
+for runtime in crun runc; do
+    whole=$runtime-whole
+    run $runtime $whole "cpu-map=$LAST_NODE mem-map=auto" "" launch 1 touch-memory --mib 64 --threads 2 --hold 100000
+    passes "$whole: its rank is ready" are_ready $whole main 1
+    launcher=$(launcher_of $whole main)
+    check "$whole: the container may use cpus $(cpus_of "$LAST_NODE") and memory of node $LAST_NODE" \
+        "$(cpus_of "$LAST_NODE") $LAST_NODE" \
+        "$(status_of "$launcher" Cpus_allowed_list) $(status_of "$launcher" Mems_allowed_list)"
+    check "$whole: its ranks are told" "$(cpus_of "$LAST_NODE")" "$(rank_variable $whole OARLOCK_RANK_CPUS)"
+    check "$whole: the ledger has it and its cgroup" yes \
+        "$(grep -q "\"cgroup\":\"$(sed -n 's/^0:://p' "/proc/$launcher/cgroup")\"" $LEDGER/*.json && echo yes)"
+    check "$whole: that no agent binds its ranks is said" yes "$(said 'bound as a whole')"
+    podman stop --time 0 $whole >/dev/null
+    check "$whole: stopped, nothing is left in the ledger" 0 "$(entries)"
+    podman start $whole >/dev/null
+    launcher=$(podman inspect --format '{{.State.Pid}}' $whole)
+    check "$whole: started again, it has its place again" "$(cpus_of "$LAST_NODE") 1" \
+        "$(status_of "$launcher" Cpus_allowed_list) $(entries)"
+    gone $whole
+    check "$whole: removed, nothing is left in the ledger" 0 "$(entries)"
+
+    run $runtime $runtime-plain "" "" sleep 100000
+    check "$runtime-plain: left alone" "$ALL_CPUS 0" \
+        "$(status_of "$(launcher_of $runtime-plain main)" Cpus_allowed_list) $(entries)"
+    gone $runtime-plain
+
+    seen=0
+    run $runtime $runtime-refused "cpu-map=9 on-failure=refuse" "" sleep 100000 >refusal 2>&1 || seen=$?
+    cat refusal
+    check "$runtime-refused: it does not start, and why is told" "1 told" \
+        "$seen $(grep -q 'oarlock.dev/cpu-map' refusal && echo told)"
+    gone $runtime-refused
+    run $runtime $runtime-wrong "cpu-map=9" "" sleep 100000
+    check "$runtime-wrong: it runs unbound" "$ALL_CPUS" \
+        "$(status_of "$(launcher_of $runtime-wrong main)" Cpus_allowed_list)"
+    gone $runtime-wrong
+done
+
+start_agent
+passes "the agent knows the machine" test -e /run/oarlock/machine.json
+for runtime in crun runc; do
+    job=$runtime-job
+    run $runtime $job "cpu-map=auto mem-map=auto" "$(seq -s ' ' 0 $((RANKS - 1)))" \
+        launch "$RANKS" touch-memory --mib 64 --threads 2 --hold 100000
+    passes "$job: $RANKS ranks are ready" are_ready $job main "$RANKS"
+    passes "$job: every rank is held" are_held $job "$RANKS"
+    check_job $job $job "$ALL_CPUS" "$ALL_NODES"
+    check "$job: every rank has its cgroup" "$RANKS" "$(rank_cgroups)"
+    verified=0
+    oarlock verify --all >verified 2>&1 || verified=$?
+    cat verified
+    check "$job: oarlock verify --all" 0 "$verified"
+    gone $job
+    passes "$job: removed, with the cgroups of its ranks" are_rank_cgroups 0
+done
+
+number=1
+while [ "$number" -le "$STARTS" ]; do
+    run crun "start$number" "cpu-map=$LAST_NODE mem-map=auto" "" sleep 100000
+    [ "$(status_of "$(launcher_of "start$number" main)" Cpus_allowed_list)" = "$(cpus_of "$LAST_NODE")" ] ||
+        check "start $number: it has its place" yes no
+    gone "start$number"
+    number=$((number + 1))
+done
+check "after $STARTS starts and stops: nothing in the ledger" 0 "$(entries)"
+check "after $STARTS starts and stops: no cgroup of a container" "" \
+    "$(find /sys/fs/cgroup -type d -name 'libpod-*' ! -name '*conmon*')"
+
+seen=$(echo '{"id":"x","bundle":"/","pid":1,"ociVersion":"1.0","status":"creating"}' |
+    unshare -U -r oarlock-hook createRuntime 2>&1 || true)
+say "rootless: $seen"
+oarlock hook uninstall
+check "uninstalled: no hook of ours" "" "$(find /etc/containers /usr/share/containers -name '*oarlock*' 2>/dev/null)"
+run crun after "cpu-map=$LAST_NODE" "" sleep 100000
+check "uninstalled: an annotation means nothing" "$ALL_CPUS" "$(status_of "$(launcher_of after main)" Cpus_allowed_list)"
+gone after
