@@ -111,7 +111,7 @@ pub(crate) fn run() -> Result<()> {
 /// What the agent's benchmark prints: three columns a line.
 fn agent() -> Result<String> {
     let mut bench = cargo();
-    bench.args(["bench", "--package", "oarlock-agent", "--locked", "--bench", "agent"]);
+    bench.args(["bench", "--package", "oarlock-agent", "--locked", "--bench", "agent", "--bench", "bind"]);
     let output = bench.stderr(Stdio::inherit()).output().context("cannot run cargo bench")?;
     ensure!(output.status.success(), "the agent's benchmark ended with {}", output.status);
     String::from_utf8(output.stdout).context("the agent's benchmark prints what is no text")

@@ -53,9 +53,17 @@ impl Host {
 
     /// A host some of whose GPUs are cut into MIG devices of these profiles.
     pub(crate) fn with_gpus(mig: impl Fn(u32) -> Option<Vec<&'static str>>) -> Self {
+        Self::of(SysTree::new(2, 1, 1, 4, 2), ["0-3,8-11", "4-7,12-15"], mig)
+    }
+
+    /// A host of no more CPUs than any real machine has on which something is to be bound.
+    pub(crate) fn of_two_cpus() -> Self {
+        Self::of(SysTree::new(2, 1, 1, 1, 1), ["0", "1"], |_| None)
+    }
+
+    fn of(mut tree: SysTree, cpus: [&str; 2], mig: impl Fn(u32) -> Option<Vec<&'static str>>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let node_of = |gpu: u32| i64::from(gpu < 4);
-        let mut tree = SysTree::new(2, 1, 1, 4, 2);
         for gpu in 0..8 {
             tree = tree.device(SysDevice::gpu(&address(gpu)).driver("nvidia").numa_node(node_of(gpu)));
         }
@@ -74,8 +82,8 @@ impl Host {
         let machine = json!({
             "name": "two-nodes",
             "nodes": [
-                {"id": 0, "cpulist": "0-3,8-11", "memory_mb": 16384},
-                {"id": 1, "cpulist": "4-7,12-15", "memory_mb": 16384},
+                {"id": 0, "cpulist": cpus[0], "memory_mb": 16384},
+                {"id": 1, "cpulist": cpus[1], "memory_mb": 16384},
             ],
             "gpus": gpus,
         });

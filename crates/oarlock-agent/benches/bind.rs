@@ -1,0 +1,246 @@
+//! How soon a rank is bound after it was told to execute while the host executes a thousand other programs a second, and what
+//! the agent holds and uses with 100 containers of 8 living ranks. Prints a line for each, in three columns: what, goal,
+//! measured. Takes root, a cgroup v2 tree and the host's network namespace, as the agent does.
+
+#![expect(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
+
+#[path = "../tests/host/mod.rs"]
+mod host;
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use std::{env, fs, thread};
+
+use host::{Agent, Host};
+use oarlock_nri::proto::{Container, LinuxContainer, PodSandbox};
+use oarlock_testkit::runtime::{NriRuntime, RuntimeOptions};
+use rustix::time::{ClockId, clock_gettime};
+
+/// What this program is when it is not the benchmark itself.
+const ROLE: &str = "OARLOCK_BENCH_ROLE";
+/// When the rank was told to execute, in nanoseconds of the monotonic clock.
+const SINCE: &str = "OARLOCK_BENCH_SINCE";
+/// Ranks that start: enough for a 99th percentile that is more than one odd rank.
+const STARTS: usize = 500;
+/// A rank that is not bound in this time never will be.
+const NEVER: Duration = Duration::from_secs(10);
+const EXECS_A_SECOND: u32 = 1000;
+/// So long the agent is left alone.
+const IDLE: Duration = Duration::from_secs(30);
+
+fn main() {
+    match env::var(ROLE).as_deref() {
+        Ok("launcher") => launch(),
+        Ok("rank") => println!("{}", until_bound()),
+        _ => tokio::runtime::Runtime::new().unwrap().block_on(Box::pin(measure())),
+    }
+}
+
+fn now() -> u128 {
+    let now = clock_gettime(ClockId::Monotonic);
+    Duration::try_from(now).unwrap().as_nanos()
+}
+
+/// Starts a rank after the other, as a launcher that restarts a failing rank does.
+fn launch() {
+    for _ in 0..STARTS {
+        let mut rank = Command::new(env::current_exe().unwrap());
+        rank.env(ROLE, "rank").env("LOCAL_RANK", "1").env("LOCAL_WORLD_SIZE", "2").env(SINCE, now().to_string());
+        assert!(rank.status().unwrap().success());
+        thread::sleep(Duration::from_millis(7));
+    }
+}
+
+/// Waits until this process may run on one CPU only. Returns the nanoseconds since it was told to execute.
+fn until_bound() -> u128 {
+    let since: u128 = env::var(SINCE).unwrap().parse().unwrap();
+    loop {
+        let cpus = rustix::thread::sched_getaffinity(None).unwrap().count();
+        let passed = now() - since;
+        if cpus == 1 {
+            return passed;
+        }
+        assert!(passed < NEVER.as_nanos(), "the rank was never bound");
+        thread::sleep(Duration::from_micros(50));
+    }
+}
+
+/// A cgroup for containers. Dropping it ends what runs in it and takes it away.
+struct Tree {
+    root: PathBuf,
+    name: String,
+}
+
+impl Tree {
+    fn new() -> Self {
+        let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(PathBuf::from);
+        let root = roots.into_iter().find(|root| root.join("cgroup.controllers").exists());
+        let tree = Self { root: root.expect("no cgroup v2"), name: format!("oarlock-bench-{}", std::process::id()) };
+        fs::create_dir(tree.path("")).unwrap();
+        tree
+    }
+
+    /// Whether ranks can have a cpuset of their own: on a host of cgroup v1 that controller is elsewhere.
+    fn has_cpuset(&self) -> bool {
+        let controllers = fs::read_to_string(self.root.join("cgroup.controllers")).unwrap();
+        controllers.split_whitespace().any(|controller| controller == "cpuset")
+    }
+
+    fn path(&self, container: &str) -> PathBuf {
+        self.root.join(&self.name).join(container)
+    }
+
+    /// Runs this in a container's cgroup.
+    fn command(&self, container: &str, program: &Path) -> Command {
+        let cgroup = self.path(container);
+        fs::create_dir_all(&cgroup).unwrap();
+        let mut shell = Command::new("/bin/sh");
+        shell
+            .args(["-c", "echo $$ > \"$1\" && shift && exec \"$@\"", "sh"])
+            .arg(cgroup.join("cgroup.procs"))
+            .arg(program);
+        shell
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        let all = self.path("");
+        let _ = fs::write(all.join("cgroup.kill"), "1");
+        let until = Instant::now() + NEVER;
+        while fs::read_to_string(all.join("cgroup.events")).is_ok_and(|events| events.contains("populated 1"))
+            && Instant::now() < until
+        {
+            thread::sleep(Duration::from_millis(10));
+        }
+        remove(&all);
+    }
+}
+
+fn remove(cgroup: &Path) {
+    for below in fs::read_dir(cgroup).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()) {
+        remove(&below.path());
+    }
+    let _ = fs::remove_dir(cgroup);
+}
+
+async fn measure() {
+    let tree = Tree::new();
+    let host = Host::of_two_cpus();
+    std::os::unix::fs::symlink("/proc", host.path("host/proc")).unwrap();
+    fs::create_dir_all(host.path("host/sys/fs")).unwrap();
+    std::os::unix::fs::symlink(&tree.root, host.path("host/sys/fs/cgroup")).unwrap();
+    let socket = host.path("nri.sock");
+    let runtime = NriRuntime::start(&socket, RuntimeOptions::default());
+    let agent = host.start_with(&format!("nri: {{ socket: {} }}\n", socket.display()));
+    runtime.until_plugins(1).await;
+
+    Box::pin(create(&runtime, &tree, "starts", 2)).await;
+    let others = Others::start();
+    let mut launcher = tree.command("starts", &env::current_exe().unwrap());
+    let mut launcher = launcher.env(ROLE, "launcher").stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(launcher.stdout.take().unwrap()).lines();
+    let mut times: Vec<u64> = lines.map(|line| line.unwrap().parse().unwrap()).collect();
+    assert!(launcher.wait().unwrap().success());
+    let rate = others.stop();
+    times.sort_unstable();
+    let [half, most] = [STARTS / 2, STARTS * 99 / 100].map(|at| times[at] as f64 / 1e6);
+    let how = if tree.has_cpuset() { "in its cgroup" } else { "by affinity" };
+    println!("a rank's exec → bound {how}, at {rate} execs a second: p50, p99\t≤ 10 ms\t{half:.2}, {most:.2} ms");
+    runtime.remove_pod("sandbox-starts").await.unwrap();
+
+    let mut ranks: Vec<Child> = Vec::new();
+    for number in 0..100 {
+        let name = format!("stays-{number}");
+        Box::pin(create(&runtime, &tree, &name, 8)).await;
+        for rank in 0..8 {
+            let mut sleep = tree.command(&name, Path::new("/bin/sleep"));
+            ranks.push(sleep.arg("1000").env("LOCAL_RANK", rank.to_string()).spawn().unwrap());
+        }
+    }
+    println!("agent, resident with 100 containers of 8 living ranks\t≤ 15 MiB\t{:.1} MiB", resident(&agent));
+    let before = used(&agent);
+    thread::sleep(IDLE);
+    let an_hour = used(&agent).saturating_sub(before).as_secs_f64() * 3600.0 / IDLE.as_secs_f64();
+    println!("agent, CPU time with these while nothing happens\t–\t{an_hour:.1} s an hour");
+    drop(tree);
+    for mut rank in ranks {
+        rank.wait().unwrap();
+    }
+}
+
+/// A pod with a container of so many ranks, for which the agent is to look in the tree.
+async fn create(runtime: &NriRuntime, tree: &Tree, name: &str, ranks: u32) {
+    fs::create_dir_all(tree.path(name)).unwrap();
+    let annotations = [("cpu-map", "auto".to_owned()), ("ranks", ranks.to_string())];
+    let pod = PodSandbox {
+        id: format!("sandbox-{name}"),
+        name: name.to_owned(),
+        uid: name.to_owned(),
+        namespace: "default".to_owned(),
+        annotations: annotations.map(|(key, value)| (format!("oarlock.dev/{key}"), value)).into(),
+        ..PodSandbox::default()
+    };
+    let gpus: Vec<String> = (0..8).map(|gpu| format!("GPU-{gpu}")).collect();
+    let container = Container {
+        id: format!("container-{name}"),
+        pod_sandbox_id: pod.id.clone(),
+        name: "main".to_owned(),
+        env: vec![format!("NVIDIA_VISIBLE_DEVICES={}", gpus.join(","))],
+        linux: Some(LinuxContainer { cgroups_path: format!("/{}/{name}", tree.name), ..LinuxContainer::default() }),
+        ..Container::default()
+    };
+    runtime.run_pod(&pod).await.unwrap();
+    runtime.create_container(&container).await.unwrap();
+    runtime.start_container(&container.id).await.unwrap();
+}
+
+/// Programs that execute all over the host.
+struct Others {
+    stop: Arc<AtomicBool>,
+    done: thread::JoinHandle<u32>,
+}
+
+impl Others {
+    fn start() -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let done = thread::spawn(move || {
+            let (since, mut count) = (Instant::now(), 0);
+            while !stopped.load(Ordering::Relaxed) {
+                let due = since + Duration::from_secs(1) * count / EXECS_A_SECOND;
+                thread::sleep(due.saturating_duration_since(Instant::now()));
+                Command::new("/bin/true").status().unwrap();
+                count += 1;
+            }
+            (f64::from(count) / since.elapsed().as_secs_f64()) as u32
+        });
+        Self { stop, done }
+    }
+
+    /// How many a second there were.
+    fn stop(self) -> u32 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.done.join().unwrap()
+    }
+}
+
+/// The agent's resident memory in MiB.
+fn resident(agent: &Agent) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", agent.id())).unwrap();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let kib: f64 = resident.trim().trim_end_matches(" kB").parse().unwrap();
+    kib / 1024.0
+}
+
+/// The CPU time that the agent has used: fields 14 and 15 of `proc_pid_stat(5)`, in ticks.
+fn used(agent: &Agent) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", agent.id())).unwrap();
+    let (_, after_name) = stat.rsplit_once(") ").unwrap();
+    let ticks: u64 = after_name.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum();
+    Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+}
