@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use k8s_openapi::api::core::v1::Pod as ApiPod;
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{Api, Patch, PatchParams, PostParams};
@@ -51,7 +51,8 @@ impl Server {
     /// The server that this process belongs to: `$KUBECONFIG`'s, a kubeconfig file's at its usual place, or that of the
     /// process's own pod. Nothing is sent yet.
     pub(super) async fn infer() -> Result<Self> {
-        let mut config = Config::infer().await?;
+        // The error's own words hold all its causes.
+        let mut config = Config::infer().await.map_err(|error| anyhow!("{error}"))?;
         // When to try again is decided here, for all requests together.
         config.default_retry = false;
         config.connect_timeout = Some(ANSWERED_WITHIN);
