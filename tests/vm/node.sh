@@ -222,7 +222,7 @@ END
 
 # synchronised: how often agents have heard from the runtime what runs.
 synchronised() {
-    grep -c synchronised /tmp/agent.log || true
+    cat /tmp/agent.log 2>/dev/null | grep -c synchronised || true
 }
 
 # have_synchronised COUNT: whether it was more often than that.

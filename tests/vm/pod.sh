@@ -2,6 +2,8 @@
 # in /tmp/pods/POD.
 
 RANK='"touch-memory","--mib","64","--threads","2","--hold","100000"'
+# Of pods and their containers: the network of the host, and processes that see those of their container alone.
+NAMESPACES='"network":2,"pid":1'
 
 # cgroup_parent POD: as kubelet names it to the runtime.
 cgroup_parent() {
@@ -26,7 +28,7 @@ put_sandbox() {
 {"metadata":{"name":"$1","uid":"uid-of-$1","namespace":"default"},"log_directory":"/tmp/pods/$1/log",
 "labels":{"io.kubernetes.pod.name":"$1","io.kubernetes.pod.namespace":"default","io.kubernetes.pod.uid":"uid-of-$1"},
 "annotations":{$2},"linux":{"cgroup_parent":"$(cgroup_parent "$1")",
-"security_context":{"namespace_options":{"network":2,"pid":1}}}}
+"security_context":{"namespace_options":{$NAMESPACES}}}}
 END
     cri run-pod "/tmp/pods/$1/pod.json" >"/tmp/pods/$1/sandbox"
 }
@@ -34,6 +36,11 @@ END
 # put_container POD NAME GPUS COMMAND [SECURITY] [RESOURCES] [MOUNTS]: a container that runs. It holds the GPUs of these
 # indices, separated by spaces, as a device plugin gives them. The rest is the inside of JSON lists and objects.
 put_container() {
+    create_container "$@" && start_container "$1" "$2"
+}
+
+# create_container: what put_container is given. It does not run yet.
+create_container() {
     names=
     for index in $3; do names="$names${names:+,}$(uuid_of "$index")"; done
     variables=
@@ -43,11 +50,14 @@ put_container() {
 {"metadata":{"name":"$2"},"image":{"image":"localhost/busybox:1"},"command":[$4],"envs":[$variables],"log_path":"$2.log",
 "labels":{"io.kubernetes.container.name":"$2","io.kubernetes.pod.name":"$1","io.kubernetes.pod.namespace":"default",
 "io.kubernetes.pod.uid":"uid-of-$1"},
-"mounts":[${7:-}],"linux":{"security_context":{"namespace_options":{"network":2,"pid":1}${5:+,}${5:-}},
+"mounts":[${7:-}],"linux":{"security_context":{"namespace_options":{$NAMESPACES}${5:+,}${5:-}},
 "resources":{${6:-}}}}
 END
-    cri create "$(cat "/tmp/pods/$1/sandbox")" "/tmp/pods/$1/$2.json" "/tmp/pods/$1/pod.json" >"/tmp/pods/$1/$2" ||
-        return 1
+    cri create "$(cat "/tmp/pods/$1/sandbox")" "/tmp/pods/$1/$2.json" "/tmp/pods/$1/pod.json" >"/tmp/pods/$1/$2"
+}
+
+# start_container POD NAME: one that was created.
+start_container() {
     cri start "$(cat "/tmp/pods/$1/$2")" || return 1
     state=$(cri state "$(cat "/tmp/pods/$1/$2")") || return 1
     echo "${state#running }" >"/tmp/pods/$1/$2.pid"

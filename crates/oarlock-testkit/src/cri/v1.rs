@@ -299,7 +299,7 @@ pub struct KeyValue {
 }
 #[derive(serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Mount {
     #[prost(string, tag = "1")]
     pub container_path: ::prost::alloc::string::String,
@@ -307,6 +307,10 @@ pub struct Mount {
     pub host_path: ::prost::alloc::string::String,
     #[prost(bool, tag = "3")]
     pub readonly: bool,
+    #[prost(message, repeated, tag = "6")]
+    pub uid_mappings: ::prost::alloc::vec::Vec<IdMapping>,
+    #[prost(message, repeated, tag = "7")]
+    pub gid_mappings: ::prost::alloc::vec::Vec<IdMapping>,
 }
 #[derive(serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -12,8 +12,10 @@ use crate::command::{self, capture};
 /// Packages that stand for the newest kernel for virtual machines: Debian's and Ubuntu's.
 const PACKAGES: [&str; 2] = ["linux-image-cloud-amd64", "linux-image-virtual"];
 /// What a disk needs where the kernel has it as modules, in an order in which they can be loaded.
-const DISK_MODULES: [&str; 6] =
+pub(crate) const DISK: [&str; 6] =
     ["virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_blk"];
+/// What a file needs to be mounted as a disk.
+pub(crate) const LOOP: [&str; 1] = ["loop"];
 
 /// An unpacked kernel.
 #[derive(Debug)]
@@ -59,15 +61,15 @@ impl Kernel {
         Some(Self { image: images.pop()?, root })
     }
 
-    /// The modules that a disk needs, in the order of loading. Those that are built in are not among them.
-    pub(crate) fn disk_modules(&self) -> Vec<PathBuf> {
+    /// These modules, in the same order. Those that are built in are not among them.
+    pub(crate) fn modules(&self, names: &[&str]) -> Vec<PathBuf> {
         let version = self.image.file_name().unwrap_or_default().to_string_lossy();
         let version = version.trim_start_matches("vmlinuz-");
         let drivers =
             ["lib", "usr/lib"].map(|lib| self.root.join(lib).join("modules").join(version).join("kernel/drivers"));
         let places = drivers.iter().flat_map(|drivers| [drivers.join("virtio"), drivers.join("block")]);
         let places: Vec<PathBuf> = places.collect();
-        DISK_MODULES
+        names
             .iter()
             .filter_map(|name| places.iter().map(|place| place.join(format!("{name}.ko"))).find(|path| path.exists()))
             .collect()
@@ -115,7 +117,7 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "").unwrap();
         }
-        let modules = Kernel::unpacked(folder.path()).unwrap().disk_modules();
+        let modules = Kernel::unpacked(folder.path()).unwrap().modules(&DISK);
         let names: Vec<_> = modules.iter().map(|path| path.file_stem().unwrap().to_string_lossy()).collect();
         assert_eq!(names, ["virtio", "virtio_pci", "virtio_blk"]);
     }

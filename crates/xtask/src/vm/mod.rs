@@ -64,11 +64,16 @@ impl Machines {
         let mut root = self.first_root(shape, &script)?;
         root.add_text("vm/limit", scenario.limit().as_secs().to_string());
         let mut disk = None;
+        let mut modules = Vec::new();
         if needs.contains(&Part::Torchrun) {
-            for (place, module) in self.kernel.disk_modules().iter().enumerate() {
-                root.add_file(&format!("vm/modules/{place}.ko"), module);
-            }
+            modules.extend(self.kernel.modules(&kernel::DISK));
             disk = Some(self.debian()?.disk()?);
+        }
+        if needs.contains(&Part::Loop) {
+            modules.extend(self.kernel.modules(&kernel::LOOP));
+        }
+        for (place, module) in modules.iter().enumerate() {
+            root.add_file(&format!("vm/modules/{place}.ko"), module);
         }
         if needs.contains(&Part::KernelTests) {
             root.add_program("bin/kernel-tests", &build::library_tests("oarlock-kernel")?)?;

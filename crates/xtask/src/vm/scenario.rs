@@ -31,6 +31,8 @@ pub(crate) enum Part {
     KernelTests,
     /// Debian's torchrun, on a disk.
     Torchrun,
+    /// Files that can be mounted as disks.
+    Loop,
 }
 
 impl Scenario {
@@ -40,6 +42,7 @@ impl Scenario {
             "rank-cgroup" => &[Part::KernelTests],
             "torchrun" => &[Part::Torchrun],
             "pods" | "churn" | "chaos" | "hostile" | "hook" | "hook-podman" => &[Part::Runtime],
+            "lives" => &[Part::Runtime, Part::Loop],
             "training" => &[Part::Runtime, Part::Torchrun],
             "kubelet" | "kubelet-nodes" | "kubelet-ranks" => &[Part::Runtime, Part::Kubelet],
             _ => &[],
@@ -52,7 +55,7 @@ impl Scenario {
             // kubelet is started several times, and an emulated CPU takes it tens of seconds each time.
             "kubelet" | "kubelet-nodes" | "kubelet-ranks" => 600,
             // Importing torch takes an emulated CPU half a minute, and every rank does it.
-            "torchrun" | "pods" | "hostile" => 900,
+            "torchrun" | "pods" | "hostile" | "lives" => 900,
             // Runtimes start containers two dozen times, each with a dozen programs.
             "hook" | "hook-podman" => 1500,
             "training" | "churn" => 1800,
