@@ -31,6 +31,7 @@ StandardOutput=tty
 StandardError=tty
 TTYPath=/dev/console
 END_OF_UNIT
+    [ ! -e /usr/bin/dbus-daemon ] || . /vm/bus.sh
     exec /usr/lib/systemd/systemd --unit=scenario.service
 fi
 . /vm/run.sh

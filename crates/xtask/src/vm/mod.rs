@@ -137,13 +137,14 @@ impl Machines {
 }
 
 /// What every scenario may read beside it: name and path.
-pub(crate) fn scripts() -> [(&'static str, PathBuf); 7] {
+pub(crate) fn scripts() -> [(&'static str, PathBuf); 8] {
     [
         ("report.sh", "tests/vm"),
         ("ranks.sh", "tests/vm"),
         ("node.sh", "tests/vm"),
         ("pod.sh", "tests/vm"),
         ("run.sh", "tests/vm"),
+        ("bus.sh", "tests/vm"),
         ("launch", "tests/vm"),
         ("train.py", "tests/launchers"),
     ]

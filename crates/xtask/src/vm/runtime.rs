@@ -45,6 +45,8 @@ const OLD: Wanted = Wanted { suite: "trixie", packages: &["containerd", "runc", 
 const OLDEST: Wanted = Wanted { suite: "bookworm", ..OLD };
 const PODMAN: Wanted = Wanted { suite: "sid", packages: &["podman", "conmon", "runc", "crun"], unread: NEW.unread };
 const PODMANS: [&str; 2] = ["usr/bin/podman", "usr/bin/conmon"];
+/// crun asks systemd for a cgroup over the system's bus; runc asks systemd itself.
+const BUS: Wanted = Wanted { suite: "sid", packages: &["dbus-daemon"], unread: NEW.unread };
 const PROGRAMS: [&str; 5] =
     ["usr/bin/containerd", "usr/bin/containerd-shim-runc-v2", "usr/bin/ctr", "usr/sbin/runc", "usr/bin/crun"];
 const SYSTEMD: [&str; 3] = ["usr/lib/systemd/systemd", "usr/lib/systemd/systemd-executor", "usr/bin/systemctl"];
@@ -110,6 +112,12 @@ impl Runtime {
                 root.add_file(program, &new.join(program));
             }
             add_libraries(root, &new, &format!("usr/{LIBRARIES}/systemd"), &mut BTreeSet::new())?;
+            if self.crun {
+                let bus = folder.join("runtime-bus");
+                BUS.in_folder(&bus)?;
+                root.add_file("usr/bin/dbus-daemon", &bus.join("root/usr/bin/dbus-daemon"));
+                add_libraries(root, &bus.join("root"), LIBRARIES, &mut libraries)?;
+            }
         }
         Ok(())
     }
