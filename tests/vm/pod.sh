@@ -63,21 +63,25 @@ start_container() {
     echo "${state#running }" >"/tmp/pods/$1/$2.pid"
 }
 
-# remove_pod_now POD: all of it, and its cgroup, as kubelet does it: with processes that the runtime has forgotten.
+# remove_pod_now POD: all of it.
 remove_pod_now() {
     cri stop-pod "$(cat "/tmp/pods/$1/sandbox")"
     cri remove-pod "$(cat "/tmp/pods/$1/sandbox")"
-    if [ -e "$(cgroup_of_pod "$1")" ]; then
-        [ "$(cut -d' ' -f2 "$(cgroup_of_pod "$1")/cgroup.events" | head -n 1)" = 0 ] ||
-            say "$1: the runtime has left processes behind"
-        echo 1 >"$(cgroup_of_pod "$1")/cgroup.kill"
-        await 10 no_cgroup_below "$(cgroup_of_pod "$1")"
-    fi
+    remove_cgroup_of_pod "$1"
+    rm -r "/tmp/pods/$1"
+}
+
+# remove_cgroup_of_pod POD: as kubelet does it, with processes that the runtime has forgotten.
+remove_cgroup_of_pod() {
+    [ -e "$(cgroup_of_pod "$1")" ] || return 0
+    [ "$(cut -d' ' -f2 "$(cgroup_of_pod "$1")/cgroup.events" | head -n 1)" = 0 ] ||
+        say "$1: the runtime has left processes behind"
+    echo 1 >"$(cgroup_of_pod "$1")/cgroup.kill"
+    await 10 no_cgroup_below "$(cgroup_of_pod "$1")"
     case $CGROUP_DRIVER in
     systemd) systemctl stop "$(cgroup_parent "$1")" ;;
     *) rmdir "$(cgroup_of_pod "$1")" ;;
     esac
-    rm -r "/tmp/pods/$1"
 }
 
 # no_cgroup_below FOLDER: whether nothing is below it, once what has no processes is removed.
