@@ -1,8 +1,7 @@
 //! `oarlock hook install` and `uninstall`: what makes a runtime call this program.
 //!
-//! podman and CRI-O read the same kind of files (`oci-hooks(5)`). CRI-O refuses those of a stage that only podman has, and
-//! reads the system's folder alone, so that podman's are put into the administrator's, where files of the same name count
-//! first.
+//! podman and CRI-O read the same files in the same folder (`oci-hooks(5)`), and CRI-O refuses that of a stage that only podman
+//! has: so a host with CRI-O has none of it, and podman's containers there get no environment.
 
 use std::fs::{self, Permissions};
 use std::io::{self, Write as _, stdout};
@@ -59,31 +58,20 @@ pub(crate) struct Uninstall {
 
 #[derive(Debug, Args)]
 struct Places {
-    /// The folder of hook files; podman's is /etc/containers/oci/hooks.d, CRI-O's /usr/share/containers/oci/hooks.d
-    #[arg(long, value_name = "FOLDER")]
-    hooks_dir: Option<PathBuf>,
+    /// The folder of hook files that podman and CRI-O read
+    #[arg(long = "hooks-dir", value_name = "FOLDER", default_value = "/usr/share/containers/oci/hooks.d")]
+    hooks: PathBuf,
+    /// CRI-O's settings: where they are, there is a CRI-O that reads the hook files, too
+    #[arg(long = "crio-dir", value_name = "FOLDER", default_value = "/etc/crio")]
+    crio: PathBuf,
     /// The folder that the runtime for containerd is put into
-    #[arg(long, value_name = "FOLDER", default_value = "/usr/local/bin")]
-    bin_dir: PathBuf,
+    #[arg(long = "bin-dir", value_name = "FOLDER", default_value = "/usr/local/bin")]
+    bin: PathBuf,
 }
 
-impl Places {
-    fn hooks_dir(&self, runtime: Runtime) -> PathBuf {
-        self.hooks_dir.clone().unwrap_or_else(|| match runtime {
-            Runtime::Podman => "/etc/containers/oci/hooks.d".into(),
-            Runtime::Crio | Runtime::Containerd => "/usr/share/containers/oci/hooks.d".into(),
-        })
-    }
-}
-
-impl Runtime {
-    fn hooks(self) -> &'static [(&'static str, &'static str)] {
-        match self {
-            Self::Podman => &[CREATE_RUNTIME, POSTSTOP, PRECREATE],
-            Self::Crio => &[CREATE_RUNTIME, POSTSTOP],
-            Self::Containerd => &[],
-        }
-    }
+/// The files of these runtimes: name and stage.
+fn hooks(precreate: bool) -> impl Iterator<Item = (&'static str, &'static str)> {
+    [CREATE_RUNTIME, POSTSTOP].into_iter().chain(precreate.then_some(PRECREATE))
 }
 
 impl Install {
@@ -93,12 +81,21 @@ impl Install {
         if self.runtime == Runtime::Containerd {
             return self.containerd(&own);
         }
-        let folder = self.places.hooks_dir(self.runtime);
-        for &(name, stage) in self.runtime.hooks() {
+        let folder = &self.places.hooks;
+        let has_crio = self.runtime == Runtime::Crio || self.places.crio.exists();
+        for (name, stage) in hooks(!has_crio) {
             let path = folder.join(name);
             put(&path, &hook(&own, stage, &self.host))
                 .map_err(|source| Failure::Write { path: path.clone(), source })?;
             print(&format!("wrote {}\n", path.display()));
+        }
+        if has_crio {
+            remove(&folder.join(PRECREATE.0))?;
+            if self.runtime == Runtime::Podman {
+                print(
+                    "left out the filter, which gives the rank environment: CRI-O reads this folder, and refuses it\n",
+                );
+            }
         }
         Ok(())
     }
@@ -106,9 +103,9 @@ impl Install {
     /// containerd has no folder of hooks. Its settings are the administrator's: they are told what to write there.
     fn containerd(&self, own: &Path) -> Result<(), Failure> {
         let name = self.real.as_ref().map_or_else(|| NAME.to_owned(), |real| format!("{NAME}-{real}"));
-        let path = self.places.bin_dir.join(name);
+        let path = self.places.bin.join(name);
         let link = || {
-            fs::create_dir_all(&self.places.bin_dir)?;
+            fs::create_dir_all(&self.places.bin)?;
             if is_ours(&path) {
                 fs::remove_file(&path)?;
             }
@@ -122,19 +119,16 @@ impl Install {
 
 impl Uninstall {
     pub(crate) fn run(self) -> Result<(), Failure> {
-        let all = [Runtime::Podman, Runtime::Crio, Runtime::Containerd];
-        for runtime in all.into_iter().filter(|&one| self.runtime.is_none_or(|only| only == one)) {
-            let folder = self.places.hooks_dir(runtime);
-            for (name, _) in runtime.hooks() {
-                remove(&folder.join(name))?;
+        if self.runtime != Some(Runtime::Containerd) {
+            for (name, _) in hooks(true) {
+                remove(&self.places.hooks.join(name))?;
             }
-            if runtime == Runtime::Containerd {
-                for path in runtimes(&self.places.bin_dir) {
-                    remove(&path)?;
-                }
-            } else {
-                // As it was before the first hook: others may have theirs there.
-                drop(fs::remove_dir(&folder));
+            // As it was before the first hook: others may have theirs there.
+            drop(fs::remove_dir(&self.places.hooks));
+        }
+        if self.runtime.is_none_or(|runtime| runtime == Runtime::Containerd) {
+            for path in runtimes(&self.places.bin) {
+                remove(&path)?;
             }
         }
         Ok(())

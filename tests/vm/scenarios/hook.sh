@@ -5,7 +5,7 @@
 . "$VM/node.sh"
 . "$VM/pod.sh"
 
-STARTS=20
+STARTS=${STARTS:-20}
 # Expectations here are whole nodes.
 RESERVED_CPUS=
 LAST_NODE=$(entry $((RANKS - 1)) "$GPU_NODES")

@@ -10,6 +10,7 @@ fn call(host: &Host, command: &str, arguments: &[&str]) -> Call {
     let (hooks, bin) = (host.path("etc/hooks.d"), host.path("bin"));
     let mut program = program();
     program.arg(command).args(arguments).arg("--hooks-dir").arg(hooks).arg("--bin-dir").arg(bin);
+    program.arg("--crio-dir").arg(host.path("etc/crio"));
     program.output().unwrap().into()
 }
 
@@ -36,6 +37,20 @@ fn podman_gets_the_filter_and_crio_none_and_uninstall_leaves_no_trace() {
         assert_eq!(call(&host, "uninstall", &["--runtime", runtime]).status, 0);
         assert_eq!(host.names_in("etc"), [""; 0], "{runtime}");
     }
+}
+
+#[test]
+fn beside_crio_podman_has_no_filter_whoever_was_installed_first() {
+    let host = Host::new();
+    let files = || host.names_in("etc/hooks.d").len();
+    assert_eq!(call(&host, "install", &["--runtime", "podman"]).status, 0);
+    assert_eq!(files(), 3);
+    assert_eq!(call(&host, "install", &["--runtime", "crio"]).status, 0);
+    assert_eq!(files(), 2, "CRI-O refuses the third");
+    fs::create_dir(host.path("etc/crio")).unwrap();
+    let told = call(&host, "install", &["--runtime", "podman"]);
+    assert!(told.stdout.contains("left out the filter"), "{told:?}");
+    assert_eq!(files(), 2);
 }
 
 #[test]

@@ -43,8 +43,9 @@ const NEW: Wanted = Wanted {
 };
 const OLD: Wanted = Wanted { suite: "trixie", packages: &["containerd", "runc", "crun"], unread: NEW.unread };
 const OLDEST: Wanted = Wanted { suite: "bookworm", ..OLD };
-const PODMAN: Wanted = Wanted { suite: "sid", packages: &["podman", "conmon", "runc", "crun"], unread: NEW.unread };
-const PODMANS: [&str; 2] = ["usr/bin/podman", "usr/bin/conmon"];
+const PODMAN: Wanted =
+    Wanted { suite: "sid", packages: &["podman", "conmon", "netavark", "runc", "crun"], unread: NEW.unread };
+const PODMANS: [&str; 3] = ["usr/bin/podman", "usr/bin/conmon", "usr/lib/podman/netavark"];
 /// crun asks systemd for a cgroup over the system's bus; runc asks systemd itself.
 const BUS: Wanted = Wanted { suite: "sid", packages: &["dbus-daemon"], unread: NEW.unread };
 const PROGRAMS: [&str; 5] =
