@@ -1,8 +1,14 @@
 # What a rank has, read here from /proc by awk and sed: a second opinion beside oarlock's own.
 
-# rank_of PID: its local rank.
+# environ_of PID CPUS: its environment, read on these CPUs. Before Linux 6.6 the page may be moved to the reader's node.
+environ_of() {
+    taskset -c "$2" cat "/proc/$1/environ"
+}
+
+# rank_of PID: its local rank. Whoever looks does not want to move anything, and reads on its CPUs.
 rank_of() {
-    tr '\0' '\n' <"/proc/$1/environ" | sed -n 's/^LOCAL_RANK=//p'
+    environ_of "$1" "$(sed -n 's/^Cpus_allowed_list:[[:space:]]*//p' "/proc/$1/status")" |
+        tr '\0' '\n' | sed -n 's/^LOCAL_RANK=//p'
 }
 
 # stray_threads PID CPUS: the threads whose CPUs are others.

@@ -122,6 +122,22 @@ pub fn set_process(process: &Process, cpus: &CpuSet) -> Result<Live<usize>, Affi
     Ok(Live::Here(seen.len()))
 }
 
+/// Does this on these CPUs, as far as the calling thread may run there, and comes back.
+///
+/// Whoever reads a process's `environ` or `cmdline` does it there: before Linux 6.6 the kernel's NUMA balancing takes a page
+/// that is read so as one that the reader needs, and may move it to the node of the reader's CPU, whatever the cpuset of the
+/// process (`FOLL_NUMA` in mm/gup.c).
+pub fn on<T>(cpus: &CpuSet, act: impl FnOnce() -> T) -> T {
+    let home = of_thread(0);
+    // Where it may not go it reads from where it is.
+    drop(set_thread(0, cpus));
+    let done = act();
+    if let Ok(Live::Here(home)) = home {
+        drop(set_thread(0, &home));
+    }
+    done
+}
+
 fn bits_of(word: u64) -> impl Iterator<Item = u32> {
     (0..64).filter(move |bit| word & (1 << bit) != 0)
 }

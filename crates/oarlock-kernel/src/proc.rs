@@ -1,12 +1,16 @@
 //! Processes under a `/proc` root: their files, threads, children and environment.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 use std::path::Path;
 
 use crate::cgroup::Membership;
 use crate::folder::{Filesystem, Folder, ReadError};
 use crate::numa_maps::{self, NumaMaps, Policy};
 use crate::status::Status;
+
+/// The bytes of arguments and environment that the kernel gives an executed program at most; a program may point elsewhere.
+pub(crate) const MOST_STRINGS: u64 = 6 << 20;
 
 /// Something of a process that may end at any moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,9 +183,7 @@ impl Process {
 
     /// The environment that the process was executed with, or what it has made of it: anything may be in there.
     pub fn environ(&self) -> Result<Live<Environ>, ReadError> {
-        // The kernel gives an executed program 6 MiB of arguments and environment at most; a program may point elsewhere.
-        const LIMIT: u64 = 6 << 20;
-        let contents = self.folder.read("environ", LIMIT)?;
+        let contents = self.folder.read("environ", MOST_STRINGS)?;
         Ok(match in_time(&self.folder, contents) {
             Live::Here(Some(contents)) => Live::Here(Environ { bytes: contents.bytes, cut: contents.cut }),
             // A process that has no memory (any more) has no environment either.
@@ -207,12 +209,34 @@ impl Process {
 
     /// When it was started, in clock ticks since the boot: the 22nd field of `stat` (`proc(5)`).
     pub fn started(&self) -> Result<Live<u64>, ReadError> {
+        Ok(match self.numbers_of_stat(22, "the 22nd field is a time")? {
+            Live::Here([ticks]) => Live::Here(ticks),
+            Live::Vanished => Live::Vanished,
+        })
+    }
+
+    /// Where its arguments and its environment are in its memory: fields 48 to 51 of `stat` (`proc(5)`), zeros for whom that
+    /// does not concern. A program may have made anything of them.
+    pub(crate) fn strings(&self) -> Result<Live<[Range<u64>; 2]>, ReadError> {
+        Ok(match self.numbers_of_stat(48, "fields 48 to 51 are addresses")? {
+            Live::Here([arguments, arguments_end, environ, environ_end]) => {
+                Live::Here([arguments..arguments_end, environ..environ_end])
+            }
+            Live::Vanished => Live::Vanished,
+        })
+    }
+
+    /// So many fields of `stat` from this one on, counted as in `proc(5)`. All after the third are numbers.
+    fn numbers_of_stat<const COUNT: usize>(&self, first: usize, rule: &str) -> Result<Live<[u64; COUNT]>, ReadError> {
         let Some(contents) = self.folder.read("stat", 4096)? else { return Ok(Live::Vanished) };
         let text = String::from_utf8_lossy(&contents.bytes);
-        // The second field is its name in parentheses, and there may be others in it.
-        let ticks = text.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().nth(19)?.parse().ok());
-        let malformed = || ReadError::malformed(&self.folder.path().join("stat"), &text, "the 22nd field is a time");
-        ticks.map(Live::Here).ok_or_else(malformed)
+        // The second field is its name in parentheses, and there may be others in it. The third follows.
+        let numbers = text.rsplit_once(')').and_then(|(_, rest)| {
+            let words = rest.split_ascii_whitespace().skip(first - 3).take(COUNT);
+            words.map(|word| word.parse().ok()).collect::<Option<Vec<u64>>>()?.try_into().ok()
+        });
+        let malformed = || ReadError::malformed(&self.folder.path().join("stat"), &text, rule);
+        numbers.map(Live::Here).ok_or_else(malformed)
     }
 
     pub(crate) fn folder(&self) -> &Folder {

@@ -69,6 +69,24 @@ pub(crate) fn migrate_pages(pid: u32, from: &[u64; NODE_WORDS], to: &[u64; NODE_
     u64::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
+/// `move_pages(2)`: the node of each page that begins at one of these addresses, or a negated error number. Where a node is
+/// given they are moved there, whoever shares them.
+#[expect(unsafe_code, reason = "rustix has no memory policy calls")]
+pub(crate) fn move_pages(pid: u32, addresses: &[usize], to: Option<u32>) -> io::Result<Vec<i32>> {
+    let nodes = to.map(|node| vec![node as libc::c_int; addresses.len()]);
+    let nodes: *const libc::c_int = nodes.as_ref().map_or(std::ptr::null(), |nodes| nodes.as_ptr());
+    // `MPOL_MF_MOVE_ALL` of include/uapi/linux/mempolicy.h.
+    let flags: libc::c_int = if to.is_some() { 1 << 2 } else { 0 };
+    let mut status = vec![-libc::ENOENT; addresses.len()];
+    // SAFETY: the addresses are another process's, and the kernel follows none of them here. It reads as many addresses and
+    // nodes, and writes as many numbers, as live arrays of that length hold, and keeps no pointer to them.
+    let result = unsafe {
+        let (pid, count) = (pid as libc::pid_t, addresses.len());
+        libc::syscall(libc::SYS_move_pages, pid, count, addresses.as_ptr(), nodes, status.as_mut_ptr(), flags)
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(status) }
+}
+
 /// A set of nodes as the kernel takes it.
 pub(crate) fn node_mask(nodes: &NodeSet) -> [u64; NODE_WORDS] {
     let mut mask = [0; NODE_WORDS];

@@ -15,6 +15,10 @@ CPUS=$(each_of "$ALL_CPUS" | wc -l)
 
 trap 'keep_logs containerd agent' EXIT
 
+# NUMA balancing, which moves pages without asking anybody, is to be busy.
+mount -t debugfs debugfs /sys/kernel/debug
+for setting in scan_delay_ms scan_period_min_ms; do echo 100 >"/sys/kernel/debug/sched/numa_balancing/$setting"; done
+
 # put_job POD ANNOTATIONS [SECURITY]: a pod with a rank for each GPU of the machine. Comes back once all have touched
 # their memory.
 put_job() {
@@ -23,11 +27,19 @@ put_job() {
     passes "$1: $RANKS ranks are ready" are_ready "$1" main "$RANKS"
 }
 
-# put_job_is_held POD ANNOTATIONS [SECURITY]: that, and its ranks are where they belong.
+# put_job_is_held POD ANNOTATIONS [SECURITY]: that, and its ranks are where they belong. Pages that were elsewhere when
+# their rank was found have been moved.
 put_job_is_held() {
+    moved=$(pages_moved)
     put_job "$@"
     passes "$1: every rank is held" are_held "$1" "$RANKS"
+    say "$1: $(($(pages_moved) - moved)) pages of $((RANKS * 64 * 256)) were moved"
     check_job "$1" "$1" "$ALL_CPUS" "$ALL_NODES"
+}
+
+# pages_moved: by the kernel, since the boot.
+pages_moved() {
+    sed -n 's/^pgmigrate_success //p' /proc/vmstat
 }
 
 # check_verified NAME STATUS: oarlock's own opinion of all that it manages.
@@ -59,6 +71,18 @@ variable=$(tr '\0' '\n' <"/proc/$(launcher_of bound main)/environ" | sed -n 's/^
 check "bound: the ranks are told" "$RANKS" "$(echo "$variable" | tr ';' '\n' | wc -l)"
 check_verified "bound: oarlock verify --all" 0
 oarlock status
+
+# Whoever reads their environments from afar moves no rank for long.
+ranks_of bound main >ranks
+while read -r rank process; do
+    node=$(entry "$rank" "$RANKS_ON")
+    afar=$(echo "$RANKS_ON" | tr ' ' '\n' | grep -v -x "$node" | head -n 1)
+    environ_of "$process" "$(cpus_of "$afar")" >environ
+done <ranks
+while read -r rank process; do pages_beside "$process" "$(entry "$rank" "$RANKS_ON")"; done <ranks >beside
+say "bound: read from afar, so that $(wc -l <beside) ranks have pages elsewhere"
+check_verified "bound: read from afar: oarlock verify --all" 0
+passes "bound: read from afar: every rank is held" are_held bound "$RANKS"
 put_container bound sidecar "" "\"launch\",\"1\",$RANK"
 passes "bound: a sidecar runs" are_ready bound sidecar 1
 sleep 2

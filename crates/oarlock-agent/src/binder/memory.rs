@@ -30,6 +30,16 @@ pub(super) fn stays(
     Ok(process.resident()?.here().is_some_and(|bytes| bytes > MOST_MOVED))
 }
 
+/// Brings the pages with a rank's arguments and environment back, which may have gone to whoever read these
+/// ([`oarlock_kernel::pages`]).
+pub(super) fn bring_strings(mems: &NodeSet, process: &Process) {
+    match process.bring_strings(mems) {
+        Ok(Live::Here(0) | Live::Vanished) => {}
+        Ok(Live::Here(pages)) => tracing::debug!(pid = process.pid(), pages, "pages were brought back to a rank"),
+        Err(error) => tracing::debug!("{:#}", anyhow::Error::new(error)),
+    }
+}
+
 /// Sends the pages of a rank after it that were left behind when it was taken in.
 pub(super) fn gather(hierarchy: &Hierarchy, cgroup: &str, mems: &NodeSet, process: &Process) {
     let all = hierarchy.cgroup(cgroup).ok().flatten().and_then(|cgroup| cgroup.mems_effective().ok().flatten());

@@ -101,9 +101,10 @@ fn check_cpus(planned: &Planned, threads: &[Thread], report: &mut ProcessReport)
 }
 
 /// Behind a memory wall no thread may get memory from other nodes, and no anonymous page may be on one: since the wall
-/// was there before the program, none can be from before. File pages are where whoever read the file first put them.
+/// was there before the program, none can be from before. File pages are where whoever read the file first put them, and
+/// pages with arguments and environment where whoever read these put them ([`oarlock_kernel::pages`]).
 fn check_memory(planned: &Planned, seen: &Seen, report: &mut ProcessReport) {
-    let Some(wall) = planned.entry.wall(planned.mem_policy) else { return };
+    let Some(wall) = planned.wall() else { return };
     let mut wider: BTreeMap<(NodeSet, String), Vec<&Thread>> = BTreeMap::new();
     for thread in &seen.threads {
         let Some(has) = thread.memory().filter(|has| !has.is_subset(&wall)) else { continue };
@@ -118,11 +119,22 @@ fn check_memory(planned: &Planned, seen: &Seen, report: &mut ProcessReport) {
     }
     if let Ok(Some(pages)) = &seen.pages {
         let outside = pages.anonymous_outside(&wall);
-        if outside.count > 0 {
+        let strings = seen.strings_outside.min(outside.count);
+        if outside.count > strings {
             let (count, kib) = (outside.count, outside.kib);
-            report
-                .problems
-                .push(format!("{count} anonymous pages ({kib} KiB) are on other nodes than the planned {wall}"));
+            let of_these = if strings > 0 {
+                format!(", {strings} of them with its arguments and environment,")
+            } else {
+                String::new()
+            };
+            report.problems.push(format!(
+                "{count} anonymous pages ({kib} KiB){of_these} are on other nodes than the planned {wall}"
+            ));
+        } else if strings > 0 {
+            report.notes.push(format!(
+                "{strings} pages with its arguments and environment are on other nodes than the planned {wall}: before \
+                 Linux 6.6 they may go to whoever reads them"
+            ));
         }
     }
 }

@@ -2,13 +2,14 @@
 
 use std::fmt::Display;
 
+use oarlock_core::NodeSet;
 use oarlock_core::launcher;
 use oarlock_core::rankenv::{RankEntry, RankEnv};
 use oarlock_core::request::MemPolicy;
 use oarlock_kernel::numa_maps::{NumaMaps, Policy};
 use oarlock_kernel::proc::Environ;
 use oarlock_kernel::status::Status;
-use oarlock_kernel::{Live, Proc, Process, ReadError};
+use oarlock_kernel::{Live, Proc, Process, ReadError, affinity};
 
 use crate::host::chain;
 
@@ -38,6 +39,8 @@ pub(super) struct Seen {
     pub(super) threads: Vec<Thread>,
     /// Its pages; `None` where it has no memory or the kernel does not say.
     pub(super) pages: Result<Option<NumaMaps>, String>,
+    /// How many of the pages outside a planned memory wall hold its arguments and environment.
+    pub(super) strings_outside: u64,
 }
 
 #[derive(Debug)]
@@ -53,6 +56,13 @@ pub(super) struct Planned {
     pub(super) rank: u32,
     pub(super) entry: RankEntry,
     pub(super) mem_policy: MemPolicy,
+}
+
+impl Planned {
+    /// The nodes that its memory may be on, where it is held to some.
+    pub(super) fn wall(&self) -> Option<NodeSet> {
+        self.entry.wall(self.mem_policy)
+    }
 }
 
 /// Who says what was planned for a process.
@@ -83,15 +93,18 @@ fn see(process: &Process, authority: Authority<'_>) -> Result<Live<Seen>, ReadEr
     if status.is_zombie() {
         return Ok(Live::Vanished);
     }
-    let Live::Here(environ) = process.environ()? else { return Ok(Live::Vanished) };
+    // To look is not to move anything.
+    let read = || process.environ();
+    let environ = status.cpus_allowed.as_ref().map_or_else(read, |cpus| affinity::on(cpus, read))?;
+    let Live::Here(environ) = environ else { return Ok(Live::Vanished) };
     let planned = planned(&environ, authority);
-    let wall = matches!(&planned, Ok(Some(planned)) if planned.entry.wall(planned.mem_policy).is_some());
+    let wall = planned.as_ref().ok().and_then(|planned| planned.as_ref()?.wall());
     let Live::Here(tids) = process.threads()? else { return Ok(Live::Vanished) };
     let mut threads = Vec::new();
     for tid in tids {
         // A thread that has ended meanwhile has nothing that could differ.
         let Live::Here(status) = process.thread(tid)? else { continue };
-        let ask = wall || tid == process.pid();
+        let ask = wall.is_some() || tid == process.pid();
         let policy = if ask { process.thread_policy(tid)?.here().flatten() } else { None };
         threads.push(Thread { status, policy });
     }
@@ -100,8 +113,10 @@ fn see(process: &Process, authority: Authority<'_>) -> Result<Live<Seen>, ReadEr
         Ok(Live::Vanished) => return Ok(Live::Vanished),
         Err(error) => Err(chain(&error)),
     };
+    // What the kernel does not tell apart counts in full.
+    let strings_outside = wall.and_then(|wall| process.strings_outside(&wall).ok()?.here()).unwrap_or(0);
     let (parent, name) = (status.parent, status.name);
-    Ok(Live::Here(Seen { pid: process.pid(), parent, name, planned, threads, pages }))
+    Ok(Live::Here(Seen { pid: process.pid(), parent, name, planned, threads, pages, strings_outside }))
 }
 
 /// What was planned. Whoever wrote the environment may have written anything.

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::*;
-use container::{Container, Member, allowed, only_on, two_nodes, wall};
+use container::{Container, Member, allowed, anonymous, only_on, two_nodes, wall};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const ROOT: &str = "/sys/fs/cgroup";
@@ -50,6 +50,30 @@ fn a_rank_is_held_with_all_its_threads_and_pages_and_those_to_come() {
     assert_eq!(container.take(1, &member), Live::Here(()));
     only_on(&container, member.pid(), last.id);
     assert_eq!(container.ranks().ranks().unwrap(), [0, 1]);
+}
+
+#[test]
+fn the_pages_with_arguments_and_environment_are_brought_home_and_no_others_are() {
+    let (Some(container), Some([last, first])) = (Container::new(), two_nodes()) else { return };
+    let member = Member::of(&container);
+    let process = container.process(&member);
+    let (away, home) = (NodeSet::of(last.id), NodeSet::of(first.id));
+    container.held(0, &wall(&first));
+    container.take(0, &member);
+    assert_eq!(process.strings_outside(&home).unwrap(), Live::Here(0));
+    // In a wall of both nodes pages stay where they are.
+    container.held(0, &Wall { cpus: None, mems: Some(away.union(&home)) });
+    let all = process.bring_strings(&away).unwrap().here().unwrap();
+    assert!(all > 0, "{all}");
+    assert_eq!(
+        (process.strings_outside(&away).unwrap(), process.strings_outside(&home).unwrap()),
+        (Live::Here(0), Live::Here(all))
+    );
+    let page = rustix::param::page_size() as u64 / 1024;
+    assert!(anonymous(&container, member.pid()).contains(&(last.id, page * all)));
+    assert_eq!(process.bring_strings(&home).unwrap(), Live::Here(all));
+    only_on(&container, member.pid(), first.id);
+    assert_eq!(process.bring_strings(&home).unwrap(), Live::Here(0));
 }
 
 #[test]

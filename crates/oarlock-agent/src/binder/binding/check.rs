@@ -1,9 +1,10 @@
 //! Ranks that are held, looked at again: what somebody changed is put back.
 
+use oarlock_kernel::Live;
 use oarlock_kernel::cgroup::Hierarchy;
 use oarlock_kernel::rank_cgroup::{RankCgroupError, Wall};
 
-use super::{Binding, Bound, Told};
+use super::{Binding, Bound, Told, memory};
 
 impl Binding {
     /// Checks every rank of every ward against its plan.
@@ -37,7 +38,11 @@ impl Binding {
                     }
                 }
             }
-            let status = self.proc.process(pid).ok().flatten().and_then(|process| process.status().ok()?.here());
+            let Some(process) = self.proc.process(pid).ok().flatten() else { continue };
+            if let Some(mems) = wall.mems.as_ref().filter(|_| !state.by_affinity) {
+                memory::bring_strings(mems, &process);
+            }
+            let status = process.status().ok().and_then(Live::here);
             if let (Some(has), Some(cpus)) = (status.and_then(|status| status.cpus_allowed), &wall.cpus)
                 && has != *cpus
                 && has.is_subset(cpus)

@@ -65,6 +65,7 @@ fn bound() -> Seen {
             file: BTreeMap::from([(0, pages(900)), (3, pages(40))]),
             mixed: vec![Mixed { anonymous: 3, page_kib: 4, pages: vec![(0, 4), (3, 3)] }],
         })),
+        strings_outside: 0,
     }
 }
 
@@ -123,6 +124,34 @@ fn one_anonymous_page_outside_the_wall_is_not_as_planned() {
     let report = judged(seen);
     assert_eq!(report.problems, ["1 anonymous pages (4 KiB) are on other nodes than the planned 3"]);
     assert!(report.locality_percent.unwrap() < 100.0);
+}
+
+#[test]
+fn pages_that_moved_to_a_reader_of_the_environment_are_told_apart_from_others() {
+    let mut seen = bound();
+    seen.strings_outside = 1;
+    // The kernel told where they are a moment later: none is outside any more.
+    let report = judged(seen);
+    assert_eq!((report.problems, report.notes), (Vec::<String>::new(), Vec::<String>::new()));
+
+    let with = |count| {
+        let mut seen = bound();
+        seen.strings_outside = 2;
+        let pages = seen.pages.as_mut().unwrap().as_mut().unwrap();
+        pages.anonymous.insert(0, Pages { count, kib: 4 * count });
+        judged(seen)
+    };
+    let report = with(2);
+    assert_eq!((report.status, report.problems), (Standing::AsPlanned, Vec::<String>::new()));
+    let told = "2 pages with its arguments and environment are on other nodes than the planned 3: before Linux 6.6 they may \
+                go to whoever reads them";
+    assert_eq!(report.notes, [told]);
+    assert!(report.locality_percent.unwrap() < 100.0);
+    let report = with(3);
+    assert_eq!(report.status, Standing::NotAsPlanned);
+    let told = "3 anonymous pages (12 KiB), 2 of them with its arguments and environment, are on other nodes than the \
+                planned 3";
+    assert_eq!((report.problems, report.notes), (vec![told.to_owned()], Vec::new()));
 }
 
 #[test]

@@ -233,7 +233,7 @@ pub(super) fn allowed(container: &Container, pid: u32) -> Vec<(String, String)> 
 }
 
 /// KiB of anonymous memory on each node.
-fn anonymous(container: &Container, pid: u32) -> Vec<(u32, u64)> {
+pub(super) fn anonymous(container: &Container, pid: u32) -> Vec<(u32, u64)> {
     let maps = container.proc.process(pid).unwrap().unwrap().numa_maps().unwrap().here().unwrap().unwrap();
     maps.anonymous.iter().map(|(&node, pages)| (node, pages.kib)).collect()
 }
