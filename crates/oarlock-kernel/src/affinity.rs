@@ -172,6 +172,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_done_on_other_cpus_is_done_there_and_where_the_thread_may_not_go_all_the_same() {
+        let before = own();
+        for last in [before.iter().last().unwrap(), 8191] {
+            let there = CpuSet::of(last);
+            let expected = if before.contains(last) { &there } else { &before };
+            assert_eq!(on(&there, own), *expected);
+            assert_eq!(own(), before);
+        }
+    }
+
+    #[test]
     fn another_process_is_set_until_it_ends() {
         let all = own();
         let one = CpuSet::of(all.iter().last().unwrap());

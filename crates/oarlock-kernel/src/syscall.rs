@@ -74,7 +74,7 @@ pub(crate) fn migrate_pages(pid: u32, from: &[u64; NODE_WORDS], to: &[u64; NODE_
 #[expect(unsafe_code, reason = "rustix has no memory policy calls")]
 pub(crate) fn move_pages(pid: u32, addresses: &[usize], to: Option<u32>) -> io::Result<Vec<i32>> {
     let nodes = to.map(|node| vec![node as libc::c_int; addresses.len()]);
-    let nodes: *const libc::c_int = nodes.as_ref().map_or(std::ptr::null(), |nodes| nodes.as_ptr());
+    let nodes: *const libc::c_int = nodes.as_ref().map_or(std::ptr::null(), Vec::as_ptr);
     // `MPOL_MF_MOVE_ALL` of include/uapi/linux/mempolicy.h.
     let flags: libc::c_int = if to.is_some() { 1 << 2 } else { 0 };
     let mut status = vec![-libc::ENOENT; addresses.len()];

@@ -71,18 +71,6 @@ variable=$(tr '\0' '\n' <"/proc/$(launcher_of bound main)/environ" | sed -n 's/^
 check "bound: the ranks are told" "$RANKS" "$(echo "$variable" | tr ';' '\n' | wc -l)"
 check_verified "bound: oarlock verify --all" 0
 oarlock status
-
-# Whoever reads their environments from afar moves no rank for long.
-ranks_of bound main >ranks
-while read -r rank process; do
-    node=$(entry "$rank" "$RANKS_ON")
-    afar=$(echo "$RANKS_ON" | tr ' ' '\n' | grep -v -x "$node" | head -n 1)
-    environ_of "$process" "$(cpus_of "$afar")" >environ
-done <ranks
-while read -r rank process; do pages_beside "$process" "$(entry "$rank" "$RANKS_ON")"; done <ranks >beside
-say "bound: read from afar, so that $(wc -l <beside) ranks have pages elsewhere"
-check_verified "bound: read from afar: oarlock verify --all" 0
-passes "bound: read from afar: every rank is held" are_held bound "$RANKS"
 put_container bound sidecar "" "\"launch\",\"1\",$RANK"
 passes "bound: a sidecar runs" are_ready bound sidecar 1
 sleep 2
@@ -132,6 +120,16 @@ put_sandbox wide "$AUTO"
 put_container wide main "$ALL_GPUS" "\"launch\",\"$RANKS\",\"sh\",\"-c\",
 \"sleep 5; taskset -p $(printf %x $(((1 << CPUS) - 1))) \$\$; exec touch-memory --mib 64 --threads 2 --hold 100000\""
 passes "wide: $RANKS ranks are ready" are_ready wide main "$RANKS"
+# Before Linux 6.6 a page of a rank that has worked goes to whoever is the first to read its environment. Not for long.
+while read -r process; do
+    [ "$(cat "/proc/$process/comm")" = touch-memory ] || continue
+    node=$(cat "$(cgroup_of "$process")/cpuset.mems.effective")
+    afar=$(echo "$RANKS_ON" | tr ' ' '\n' | grep -v -x -e "$node" | head -n 1)
+    environ_of "$process" "$(cpus_of "$afar")" >environ
+    pages_beside "$process" "$node"
+done <"$(cgroup_of "$(launcher_of wide main)")/cgroup.procs" >beside
+say "wide: read from afar, so that $(wc -l <beside) ranks have pages elsewhere"
+check_verified "wide: read from afar: oarlock verify --all" 0
 passes "wide: every rank is held" are_held wide "$RANKS"
 check_job wide wide "$ALL_CPUS" "$ALL_NODES"
 say "wide: taskset said $(sed -n "s/.*new affinity/new affinity/p" /tmp/pods/wide/log/main.log | sort | uniq -c | paste -s -d' ')"
@@ -204,7 +202,7 @@ seen=0
 put_container third main "$(echo "$gpus" | cut -d' ' -f1)" "\"launch\",\"1\",$RANK" "" \
     "\"cpuset_cpus\":\"$(cpus_of "$node")\"" >refusal 2>&1 || seen=$?
 cat refusal
-check "exclusive: a third pod is refused" "1 told" "$seen $(grep -q 'held by default/first/main' refusal && echo told)"
+check "exclusive: a third pod is refused" "1 told" "$seen $(grep -q 'held by .*default/first/main' refusal && echo told)"
 remove_pod_now third
 remove_pod_now first
 exclusive_pod fourth "$(cpus_of "$node")"
