@@ -132,6 +132,13 @@ are_held() {
     done
 }
 
+# are_in_rank_cgroups POD COUNT: whether that many processes of its main container are in cgroups of ranks. Nothing of theirs
+# is read.
+are_in_rank_cgroups() {
+    [ "$(while read -r process; do cgroup_of "$process"; done <"$(cgroup_of "$(launcher_of "$1" main)")/cgroup.procs" |
+        grep -c oarlock-rank-)" -ge "$2" ]
+}
+
 # check_job WHO POD CPUS MEMS: its ranks are where RANKS_ON says; its launcher may use all of its container, which has
 # these CPUs and nodes.
 check_job() {

@@ -37,9 +37,10 @@ put_job_is_held() {
     check_job "$1" "$1" "$ALL_CPUS" "$ALL_NODES"
 }
 
-# pages_moved: by the kernel, since the boot.
+# pages_moved: since the boot, for others than NUMA balancing.
 pages_moved() {
-    sed -n 's/^pgmigrate_success //p' /proc/vmstat
+    awk '$1 == "pgmigrate_success" { all = $2 } $1 == "numa_pages_migrated" { balanced = $2 } END { print all - balanced }' \
+        /proc/vmstat
 }
 
 # check_verified NAME STATUS: oarlock's own opinion of all that it manages.
@@ -120,6 +121,7 @@ put_sandbox wide "$AUTO"
 put_container wide main "$ALL_GPUS" "\"launch\",\"$RANKS\",\"sh\",\"-c\",
 \"sleep 5; taskset -p $(printf %x $(((1 << CPUS) - 1))) \$\$; exec touch-memory --mib 64 --threads 2 --hold 100000\""
 passes "wide: $RANKS ranks are ready" are_ready wide main "$RANKS"
+passes "wide: every rank is in its cgroup" are_in_rank_cgroups wide "$RANKS"
 # Before Linux 6.6 a page of a rank that has worked goes to whoever is the first to read its environment. Not for long.
 while read -r process; do
     [ "$(cat "/proc/$process/comm")" = touch-memory ] || continue
