@@ -19,7 +19,11 @@ impl Cgroups {
     /// Those below this root.
     pub(crate) fn open(host_root: &Path) -> Result<Self, ReadError> {
         let hierarchy = Hierarchy::open(&host_root.join("sys/fs/cgroup")).ok().flatten();
-        Ok(Self { hierarchy, proc: Proc::open(&host_root.join("proc"))? })
+        let mut proc = Proc::open(&host_root.join("proc"))?;
+        if let Some(tree) = &hierarchy {
+            proc = proc.with_whole_paths(tree)?;
+        }
+        Ok(Self { hierarchy, proc })
     }
 
     /// A tree that looks like one, and this host's processes.

@@ -86,12 +86,16 @@ pub(crate) fn pod(text: &str) -> Result<Which, String> {
 impl HostFlags {
     /// Opens what is there.
     pub(crate) fn open(self) -> Result<Host, Failure> {
-        let proc = Proc::open("/proc".as_ref()).map_err(anyhow::Error::new)?;
+        let mut proc = Proc::open("/proc".as_ref()).map_err(anyhow::Error::new)?;
         let hierarchy = match Hierarchy::open(&self.cgroup_root) {
             // Ranks of a host with cgroup v1 are bound by affinity, and seen in /proc.
             Err(ReadError::OtherFilesystem { .. }) => None,
             opened => opened.map_err(anyhow::Error::new)?,
         };
+        // In the agent's own container this is what tells pods' cgroups.
+        if let Some(tree) = &hierarchy {
+            proc = proc.with_whole_paths(tree).map_err(anyhow::Error::new)?;
+        }
         let boot = boot_id("/proc".as_ref()).map_err(anyhow::Error::new)?;
         Ok(Host { proc, hierarchy, ledger: LedgerFolder::in_run_dir(&self.run_dir), run_dir: self.run_dir, boot })
     }

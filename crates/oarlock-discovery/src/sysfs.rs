@@ -80,7 +80,13 @@ impl Tree {
 
     /// The PCI devices, bridges left out. Local CPUs are cut to `online`.
     pub(crate) fn pci(&self, online: &CpuSet) -> Result<Vec<PciFacts>, DiscoveryError> {
-        pci::read(&self.root.join("sys/bus/pci/devices"), online)
+        let mut facts = pci::read(&self.root.join("sys/bus/pci/devices"), online)?;
+        for (address, uuid) in pci::uuids(&self.root.join("proc/driver/nvidia/gpus"))? {
+            if let Some(device) = facts.iter_mut().find(|device| device.address == address) {
+                device.uuid = Some(uuid);
+            }
+        }
+        Ok(facts)
     }
 
     /// Which NUMA node is which GPU's memory, as NVIDIA's driver says.

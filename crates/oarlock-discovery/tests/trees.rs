@@ -245,6 +245,26 @@ fn a_gpus_own_memory_is_marked_and_belongs_to_it() {
 }
 
 #[test]
+fn a_gpus_uuid_is_told_by_its_driver_once_somebody_has_used_it() {
+    let folder = written(
+        &SysTree::new(2, 1, 1, 2, 1)
+            .device(SysDevice::gpu("0000:04:00.0").numa_node(0))
+            .device(SysDevice::gpu("0000:05:00.0").numa_node(0))
+            .device(SysDevice::gpu("0000:06:00.0").numa_node(1)),
+    );
+    let unused = "GPU-????????-????-????-????-????????????";
+    let used = "GPU-5a4b9b50-3c0f-4c0a-9f11-0d6bd5a0c9aa";
+    for (address, uuid) in [("0000:04:00.0", unused), ("0000:06:00.0", used), ("0000:07:00.0", "GPU-of-nobody")] {
+        let gpu = folder.path().join("proc/driver/nvidia/gpus").join(address);
+        fs::create_dir_all(&gpu).unwrap();
+        let text = format!("Model: \t\t NVIDIA A100\nIRQ:   \t\t 99\nGPU UUID: \t {uuid}\nBus Type: \t PCIe\n");
+        fs::write(gpu.join("information"), text).unwrap();
+    }
+    let machine = read(folder.path()).machine;
+    assert_eq!(machine.gpus.iter().map(|gpu| gpu.uuid.as_deref()).collect::<Vec<_>>(), [None, None, Some(used)]);
+}
+
+#[test]
 fn the_readers_cgroup_says_what_is_allowed_and_parents_speak_for_silent_children() {
     let tree = SysTree::new(2, 1, 1, 2, 1).cgroup2("/job/step", "1-2,40", "0-1,9");
     let folder = written(&tree);

@@ -1,6 +1,7 @@
 //! The cgroup v2 tree under a given root, and `/proc/PID/cgroup`, which says where in it a process is.
 
 mod named;
+mod namespace;
 mod write;
 
 use std::collections::BTreeMap;
@@ -15,13 +16,15 @@ use crate::folder::{Filesystem, Folder, ReadError};
 use crate::rank_cgroup;
 
 pub use named::path_named;
+pub(crate) use namespace::Namespace;
 pub use write::{CpusetError, WriteError};
 
 /// The cgroups that a container may have below its own, as far as they are looked at, and how deep.
 const MOST_BELOW: usize = 256;
 const DEEPEST: usize = 32;
 
-/// Where a process is in each cgroup hierarchy (`cgroups(7)`). Paths are as the reader's cgroup namespace shows them.
+/// Where a process is in each cgroup hierarchy (`cgroups(7)`). Paths are as the reader's cgroup namespace shows them, unless
+/// [`Proc::with_whole_paths`](crate::proc::Proc::with_whole_paths) was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Membership {
     /// In the v2 hierarchy; `None` where it is not mounted.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::path::Path;
 
-use crate::cgroup::Membership;
+use crate::cgroup::{Hierarchy, Membership, Namespace};
 use crate::folder::{Filesystem, Folder, ReadError};
 use crate::numa_maps::{self, NumaMaps, Policy};
 use crate::status::Status;
@@ -35,6 +35,7 @@ impl<T> Live<T> {
 #[derive(Debug)]
 pub struct Proc {
     root: Folder,
+    namespace: Namespace,
 }
 
 impl Proc {
@@ -48,14 +49,27 @@ impl Proc {
     /// Opens a folder that looks like a procfs, without asking whether it is one: for tests and captured trees.
     pub fn open_any_folder(root: &Path) -> Result<Self, ReadError> {
         match Folder::open(root)? {
-            Some(root) => Ok(Self { root }),
+            Some(root) => Ok(Self { root, namespace: Namespace::default() }),
             None => Err(ReadError::Io { path: root.to_owned(), source: std::io::ErrorKind::NotFound.into() }),
         }
     }
 
+    /// The same, which tells of processes' cgroups by their paths in the whole tree, also where this process is in a
+    /// container with a cgroup namespace of its own. As it is, where this process is in none of the tree's cgroups.
+    pub fn with_whole_paths(self, tree: &Hierarchy) -> Result<Self, ReadError> {
+        let own = std::process::id();
+        let Some(Live::Here(Some(membership))) = self.process(own)?.map(|process| process.cgroup()).transpose()? else {
+            return Ok(self);
+        };
+        let shown = membership.unified.unwrap_or_default();
+        let namespace = Namespace::of(own, &shown, tree)?.unwrap_or_default();
+        Ok(Self { namespace, ..self })
+    }
+
     /// The process (or thread) of this id; `None` where there is none.
     pub fn process(&self, pid: u32) -> Result<Option<Process>, ReadError> {
-        Ok(self.root.folder(pid.to_string())?.map(|folder| Process { pid, folder }))
+        let folder = self.root.folder(pid.to_string())?;
+        Ok(folder.map(|folder| Process { pid, folder, namespace: self.namespace.clone() }))
     }
 
     /// The ids of all processes, ascending.
@@ -130,6 +144,7 @@ fn children_in(all: &BTreeMap<u32, Vec<u32>>, parent: u32) -> Vec<u32> {
 pub struct Process {
     pid: u32,
     folder: Folder,
+    namespace: Namespace,
 }
 
 impl Process {
@@ -178,7 +193,7 @@ impl Process {
     /// `cgroup`: where the process is in each hierarchy; `None` on a kernel without cgroups.
     pub fn cgroup(&self) -> Result<Live<Option<Membership>>, ReadError> {
         let membership = Membership::read(&self.folder)?;
-        Ok(in_time(&self.folder, membership))
+        Ok(in_time(&self.folder, membership.map(|membership| self.namespace.whole(membership))))
     }
 
     /// The environment that the process was executed with, or what it has made of it: anything may be in there.

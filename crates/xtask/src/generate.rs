@@ -1,12 +1,12 @@
-//! `cargo xtask generate`: Rust from `proto/`. The result is committed, so that nobody who builds needs protoc; the
-//! proto files are read by a library for the same reason.
+//! `cargo xtask generate`: Rust from `proto/`, and what follows from the chart. The result is committed, so that nobody who
+//! builds needs protoc, and nobody who installs needs helm; the proto files are read by a library for the same reason.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::workspace;
+use crate::{chart, workspace};
 
 /// What is generated: a proto file, and the file it becomes.
 const GENERATED: [(&str, &str); 4] = [
@@ -19,20 +19,29 @@ const GENERATED: [(&str, &str); 4] = [
 /// NRI's calls go over ttrpc.
 const WITHOUT_SERVICES: &str = "proto/nri/";
 
-/// Writes the code of every proto file, or, with `check`, compares it with what is committed.
+/// Writes what is generated, or, with `check`, compares it with what is committed.
 pub(crate) fn run(check: bool) -> Result<()> {
     for (proto, rust) in GENERATED {
         let fresh = code_of(&workspace().join(proto), !proto.starts_with(WITHOUT_SERVICES))
             .with_context(|| format!("cannot generate code from {proto}"))?;
-        let committed = workspace().join(rust);
-        if check {
-            let held = fs::read_to_string(&committed).with_context(|| format!("cannot read {rust}"))?;
-            ensure!(held == fresh, "{rust} is not what {proto} gives: run cargo xtask generate");
-        } else {
-            fs::write(&committed, fresh).with_context(|| format!("cannot write {rust}"))?;
-        }
+        put(rust, &fresh, check)?;
     }
-    Ok(())
+    for (path, fresh) in chart::files()? {
+        put(path, &fresh, check)?;
+    }
+    // After the others: helm reads the schema.
+    let (path, fresh) = chart::rendered()?;
+    put(path, &fresh, check)
+}
+
+fn put(path: &str, fresh: &str, check: bool) -> Result<()> {
+    let committed = workspace().join(path);
+    if check {
+        let held = fs::read_to_string(&committed).with_context(|| format!("cannot read {path}"))?;
+        ensure!(held == fresh, "{path} is not what it is generated from gives: run cargo xtask generate");
+        return Ok(());
+    }
+    fs::write(&committed, fresh).with_context(|| format!("cannot write {path}"))
 }
 
 /// The Rust code of one proto file, whose name is its package's.

@@ -2,15 +2,19 @@
 
 mod bench;
 mod build;
+mod chart;
 mod command;
 mod debian;
 mod demo;
 mod fuzz;
 mod generate;
+mod image;
 mod launchers;
 mod packages;
 mod progress;
+mod release;
 mod test;
+mod tools;
 mod vm;
 
 use std::path::PathBuf;
@@ -29,7 +33,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Write the Rust code of proto/ anew
+    /// Write anew what is generated: the Rust code of proto/, the chart's schema, its README's table, manifests/
     Generate {
         /// Write nothing, and fail where the committed code is not what would be written
         #[arg(long)]
@@ -51,6 +55,12 @@ enum Task {
         #[arg(long, default_value_t = 60)]
         seconds: u32,
     },
+    /// Build the container image, without any registry, and print where its archive is
+    Image,
+    /// Make all that is given away of a version, from its tag: programs, image, chart, bill of materials, checksums
+    Release,
+    /// Fetch helm and kubectl where they are not there yet, and print their folder
+    Tools,
     /// Run ranks under torchrun on this host, and look at where they are
     Launchers,
     /// Boot an emulated machine and run a scenario in it, or all that its shape names
@@ -74,6 +84,9 @@ impl Task {
             Self::Demo => demo::run(),
             Self::Bench => bench::run(),
             Self::Fuzz { seconds } => fuzz::run(seconds),
+            Self::Image => image::build().map(|archive| println!("{}", archive.display())),
+            Self::Release => release::run().map(|folder| println!("{}", folder.display())),
+            Self::Tools => tools::folder().map(|folder| println!("{}", folder.display())),
             Self::Launchers => launchers::run(),
             Self::Vm { shape: Some(shape), scenario, list: false } => vm::run_one(&shape, scenario.as_deref()),
             Self::Vm { .. } => vm::list(),

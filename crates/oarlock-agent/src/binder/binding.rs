@@ -119,7 +119,7 @@ pub(crate) struct Binding {
 impl Binding {
     /// Opens `/proc` and the cgroup tree below `host_root`. Without cgroup v2 ranks are held by affinity.
     pub(crate) fn open(host_root: &Path, tell: UnboundedSender<Told>) -> Result<Self, ReadError> {
-        let proc = Proc::open(&host_root.join("proc"))?;
+        let mut proc = Proc::open(&host_root.join("proc"))?;
         let hierarchy = match Hierarchy::open(&host_root.join("sys/fs/cgroup")) {
             Ok(hierarchy) => hierarchy,
             Err(error) => {
@@ -127,6 +127,9 @@ impl Binding {
                 None
             }
         };
+        if let Some(tree) = &hierarchy {
+            proc = proc.with_whole_paths(tree)?;
+        }
         Ok(Self { proc, hierarchy, wards: BTreeMap::new(), at: HashMap::new(), nvml_tells: false, tell })
     }
 

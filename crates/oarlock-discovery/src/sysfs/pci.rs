@@ -141,6 +141,20 @@ fn path(device: &Path) -> Option<PciPath> {
     host.starts_with("pci").then(|| PciPath { bridges: bridges.iter().filter_map(address).collect(), host })
 }
 
+/// Reads `gpus/ADDRESS/information` of NVIDIA's driver, whose line "GPU UUID:" names the GPU as NVML does: who holds it is
+/// told by that name also where there is no NVML. Until somebody has used the GPU it has question marks for digits.
+pub(super) fn uuids(folder: &Path) -> Result<Vec<(PciAddress, String)>, DiscoveryError> {
+    let mut uuids = Vec::new();
+    for name in kernel_file::names(folder)?.unwrap_or_default() {
+        let Ok(address) = name.parse() else { continue };
+        let Some(text) = kernel_file::text(&folder.join(&name).join("information"))? else { continue };
+        let uuid = text.lines().find_map(|line| line.trim().strip_prefix("GPU UUID:")).map(str::trim);
+        let whole = uuid.filter(|uuid| uuid.starts_with("GPU-") && !uuid.contains('?'));
+        uuids.extend(whole.map(|uuid| (address, uuid.to_owned())));
+    }
+    Ok(uuids)
+}
+
 /// Reads `gpus/ADDRESS/numa_status` of NVIDIA's driver, whose line "Node: 255" names the node (POWER9).
 pub(super) fn gpu_memory(folder: &Path) -> Result<Vec<GpuMemory>, DiscoveryError> {
     let mut memory = Vec::new();

@@ -20,7 +20,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::debian::Debian;
 use crate::packages::{self, For};
 use crate::progress::Progress;
-use crate::{build, workspace};
+use crate::{build, image, workspace};
 use initramfs::Initramfs;
 use kernel::Kernel;
 use qemu::Boot;
@@ -86,6 +86,10 @@ impl Machines {
         }
         if needs.contains(&Part::Kubelet) {
             kubelet::add_to(&mut root)?;
+        }
+        if needs.contains(&Part::Image) {
+            root.add_file("vm/oarlock.tar", &image::build()?);
+            root.add_file("vm/oarlock.yaml", &workspace().join("manifests/oarlock.yaml"));
         }
         root.write(&initramfs)?;
         let console = self.folder.join(format!("{name}.log"));

@@ -27,6 +27,8 @@ pub(crate) enum Part {
     Runtime,
     /// A kubelet.
     Kubelet,
+    /// The container image, and the chart rendered.
+    Image,
     /// The kernel crate's own tests.
     KernelTests,
     /// Debian's torchrun, on a disk.
@@ -45,6 +47,7 @@ impl Scenario {
             "lives" => &[Part::Runtime, Part::Loop],
             "training" => &[Part::Runtime, Part::Torchrun],
             "kubelet" | "kubelet-nodes" | "kubelet-ranks" => &[Part::Runtime, Part::Kubelet],
+            "chart" => &[Part::Runtime, Part::Kubelet, Part::Image],
             _ => &[],
         }
     }
@@ -55,7 +58,7 @@ impl Scenario {
             // kubelet is started several times, and an emulated CPU takes it tens of seconds each time.
             "kubelet" | "kubelet-nodes" | "kubelet-ranks" => 600,
             // Importing torch takes an emulated CPU half a minute, and every rank does it.
-            "torchrun" | "pods" | "hostile" | "lives" => 900,
+            "torchrun" | "pods" | "hostile" | "lives" | "chart" => 900,
             // Runtimes start containers two dozen times, each with a dozen programs.
             "hook" | "hook-podman" => 1500,
             "training" | "churn" => 1800,

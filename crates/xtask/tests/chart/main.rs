@@ -1,0 +1,10 @@
+//! The chart, rendered by the real helm with all sorts of values, and what comes out of it.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod admission;
+mod helm;
+mod objects;
+mod privileges;
+mod refusals;
+mod server;

@@ -1,0 +1,223 @@
+//! The chart before a real API server, where `$OARLOCK_K8S_BIN` names a folder with `kube-apiserver` and `etcd`. There is
+//! no kubelet and no controller: what is tried is what the server itself decides.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use std::{env, fs, thread};
+
+use oarlock_core::Request;
+use serde_json::json;
+
+use crate::helm::{Helm, root};
+
+/// An API server, its store, and a folder for what they write; they end with it.
+struct Server {
+    folder: tempfile::TempDir,
+    programs: PathBuf,
+    running: Vec<Child>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        for child in &mut self.running {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Server {
+    /// Where there is none to be started, it is said.
+    fn start(helm: &Helm) -> Option<Self> {
+        let Some(binaries) = env::var_os("OARLOCK_K8S_BIN").map(PathBuf::from) else {
+            eprintln!("skipped: $OARLOCK_K8S_BIN names no folder with a kube-apiserver and an etcd");
+            return None;
+        };
+        for program in ["kube-apiserver", "etcd"] {
+            if !binaries.join(program).is_file() {
+                eprintln!("skipped: $OARLOCK_K8S_BIN holds no {program}");
+                return None;
+            }
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let mut server = Self { folder, programs: helm.programs.clone(), running: Vec::new() };
+        let (store, peer, port) = (free_port(), free_port(), free_port());
+        let (store, peer) = (format!("http://127.0.0.1:{store}"), format!("http://127.0.0.1:{peer}"));
+        server.run(
+            &binaries.join("etcd"),
+            &[
+                ("data-dir", "store"),
+                ("listen-client-urls", &store),
+                ("advertise-client-urls", &store),
+                ("listen-peer-urls", &peer),
+                ("initial-advertise-peer-urls", &peer),
+                ("initial-cluster", &format!("default={peer}")),
+            ],
+        );
+        let key = Command::new("openssl").args(["genrsa", "-out"]).arg(server.path("key")).output().unwrap();
+        assert!(key.status.success(), "{key:?}");
+        fs::write(server.path("tokens"), "secret,admin,admin,system:masters\n").unwrap();
+        server.run(
+            &binaries.join("kube-apiserver"),
+            &[
+                ("etcd-servers", &store),
+                ("cert-dir", "certificates"),
+                ("secure-port", &port.to_string()),
+                ("bind-address", "127.0.0.1"),
+                ("service-account-issuer", "https://oarlock.test"),
+                ("service-account-key-file", "key"),
+                ("service-account-signing-key-file", "key"),
+                ("token-auth-file", "tokens"),
+                ("authorization-mode", "Node,RBAC"),
+                ("service-cluster-ip-range", "10.99.0.0/24"),
+            ],
+        );
+        let cluster = json!({"server": format!("https://127.0.0.1:{port}"), "insecure-skip-tls-verify": true});
+        let config = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "c", "cluster": cluster}],
+            "users": [{"name": "u", "user": {"token": "secret"}}],
+            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+            "current-context": "x",
+        });
+        fs::write(server.path("kubeconfig"), config.to_string()).unwrap();
+        server.until("the server is ready", |server| server.call("kubectl get --raw /readyz").status.success());
+        // The controller that makes it is not there.
+        let account = server.call("kubectl create serviceaccount default --namespace default");
+        assert!(account.status.success(), "{account:?}");
+        Some(server)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn run(&mut self, program: &Path, flags: &[(&str, &str)]) {
+        let log = fs::File::create(self.path(&program.file_name().unwrap().to_string_lossy())).unwrap();
+        let mut command = Command::new(program);
+        command.args(flags.iter().map(|(flag, value)| format!("--{flag}={value}")));
+        command.current_dir(self.folder.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        self.running.push(command.spawn().unwrap());
+    }
+
+    /// Waits until something is so, which takes a busy machine a while.
+    fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
+        let began = Instant::now();
+        while !is_so(self) {
+            let logs = ["etcd", "kube-apiserver"].map(|name| fs::read_to_string(self.path(name)).unwrap_or_default());
+            assert!(began.elapsed() < Duration::from_secs(180), "{what}: not within 3 minutes\n{}", logs.join("\n"));
+            thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Runs a command as a shell would in the repository's root, with helm, kubectl and this cluster.
+    fn call(&self, words: &str) -> Output {
+        let path = format!("{}:{}", self.programs.display(), env::var("PATH").unwrap());
+        let mut shell = Command::new("sh");
+        shell.args(["-c", words]).current_dir(root()).env("PATH", path).env("KUBECONFIG", self.path("kubeconfig"));
+        // What helm and kubectl keep for themselves.
+        shell.env("HOME", self.folder.path()).output().unwrap()
+    }
+
+    /// The same, where it has to succeed.
+    fn done(&self, words: &str) -> String {
+        let output = self.call(words);
+        assert!(output.status.success(), "{words}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Submits a pod with these annotations, as a trial, and gives what the server has against it.
+    fn submit(&self, annotations: &[(&str, &str)]) -> Option<String> {
+        let annotations: serde_json::Map<_, _> =
+            annotations.iter().map(|(key, value)| (format!("oarlock.dev/{key}"), json!(value))).collect();
+        let pod = json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "p", "namespace": "default", "annotations": annotations},
+            "spec": {"containers": [{"name": "c", "image": "i"}]},
+        });
+        fs::write(self.path("pod.json"), pod.to_string()).unwrap();
+        let output = self.call(&format!("kubectl create --dry-run=server -f {}", self.path("pod.json").display()));
+        let said = String::from_utf8(output.stderr).unwrap();
+        (!output.status.success()).then_some(said)
+    }
+}
+
+/// The commands of a document's consoles that begin with one of these programs.
+fn commands(document: &str, programs: &[&str]) -> Vec<String> {
+    let text = fs::read_to_string(root().join(document)).unwrap();
+    let lines = text.lines().filter_map(|line| line.strip_prefix("$ "));
+    lines.filter(|line| programs.iter().any(|program| line.starts_with(program))).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_real_server_takes_the_chart_and_refuses_with_the_planners_words() {
+    let Some(helm) = Helm::get() else { return };
+    let Some(server) = Server::start(&helm) else { return };
+    // What a newcomer does, as the document has it. Without hosts there is nothing to wait for and nothing to look into.
+    let documented = commands("docs/operations.md", &["helm ", "kubectl "]);
+    let (run, left): (Vec<_>, Vec<_>) = documented
+        .iter()
+        .partition(|command| !["rollout", " exec ", " logs "].iter().any(|words| command.contains(words)));
+    assert!(run.len() >= 6 && left.len() >= 3, "{documented:?}");
+    let has = |program: &str, verb: &str| run.iter().any(|command| command.starts_with(&format!("{program} {verb}")));
+    assert!(has("helm", "install") && has("helm", "upgrade") && has("helm", "uninstall"), "{run:?}");
+
+    server.done(run[0]);
+    server.until("the policy is in force", |server| server.submit(&[("cpu-map", "nonsense")]).is_some());
+    for (key, value) in crate::admission::BAD {
+        let refusal = Request::from_annotations([(&*format!("oarlock.dev/{key}"), value)]).unwrap_err().to_string();
+        let said = server.submit(&[("cpu-map", "auto"), ("mem-map", "auto"), ("ranks", "8"), (key, value)]);
+        assert!(said.as_ref().is_some_and(|said| said.contains(&refusal)), "{refusal}\n{said:?}");
+    }
+    for annotations in crate::admission::GOOD {
+        assert_eq!(server.submit(annotations), None, "{annotations:?}");
+    }
+    let policy =
+        server.done("kubectl get validatingadmissionpolicy oarlock --output jsonpath='{.status.typeChecking}'");
+    assert!(!policy.contains("warning"), "{policy}");
+    let rights = |verb: &str| {
+        let who = "--as system:serviceaccount:oarlock:oarlock --all-namespaces";
+        String::from_utf8(server.call(&format!("kubectl auth can-i {verb} {who}")).stdout).unwrap().trim().to_owned()
+    };
+    for (verb, answer) in [
+        ("create events.events.k8s.io", "yes"),
+        ("patch pods", "yes"),
+        ("update pods", "no"),
+        ("get pods", "no"),
+        ("delete pods", "no"),
+        ("get secrets", "no"),
+        ("patch nodes", "no"),
+    ] {
+        assert_eq!(rights(verb), answer, "{verb}");
+    }
+    for command in
+        run.iter().filter(|command| command.starts_with("helm upgrade") || command.starts_with("helm uninstall"))
+    {
+        server.done(command);
+    }
+    let left = server
+        .done("kubectl get daemonset,configmap,clusterrole,validatingadmissionpolicy --all-namespaces --output name");
+    assert!(!left.lines().any(|name| name.ends_with("/oarlock")), "{left}");
+
+    // The same without helm, in a namespace of the same name that is there already.
+    server.done("kubectl delete namespace oarlock --wait=false");
+    server.done("kubectl create namespace elsewhere");
+    server.done(
+        "sed 's/namespace: oarlock$/namespace: elsewhere/' manifests/oarlock.yaml | kubectl apply --server-side -f -",
+    );
+    server.done("kubectl label namespace elsewhere pod-security.kubernetes.io/enforce=restricted");
+    let refused = server.call("helm install again charts/oarlock --namespace elsewhere");
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(
+        !refused.status.success() && said.contains("namespace elsewhere enforces Pod Security \"restricted\""),
+        "{said}"
+    );
+}

@@ -1,0 +1,138 @@
+# The agent as the chart installs it: the image that is built here, in the pod that the chart renders, under a real kubelet.
+# It has no more privileges than the chart gives it, and a cgroup namespace of its own; annotated pods of another user are
+# placed, their ranks held, and they stay so while the agent's container is replaced.
+. "$VM/report.sh"
+. "$VM/ranks.sh"
+. "$VM/node.sh"
+. "$VM/pod.sh"
+
+trap 'agents_log >/tmp/agent.log 2>&1 || true; keep_logs containerd kubelet agent' EXIT
+
+# agents_log: what all agents have said.
+agents_log() {
+    cat /var/log/pods/oarlock_agent-*/agent/*.log
+}
+
+# put_agent: the pod of the chart's DaemonSet, and its settings as a folder of the host, since there is no API server here.
+put_agent() {
+    mkdir -p /etc/oarlock
+    sed -n '/^  config.yaml: |/,/^---/s/^    //p' "$VM/oarlock.yaml" >/etc/oarlock/config.yaml
+    {
+        printf 'apiVersion: v1\nkind: Pod\n'
+        sed -n '/^kind: DaemonSet/,/^---/p' "$VM/oarlock.yaml" | sed -n '/^  template:/,/^---/p' |
+            sed -e 1d -e '/^---/d' -e 's/^    //' -e 's/^metadata:/&\n  name: agent\n  namespace: oarlock/' \
+                -e '/serviceAccountName/d' -e 's/automountServiceAccountToken: true/automountServiceAccountToken: false/' \
+                -e '/configMap:/{s/configMap/hostPath/;n;s|name: .*|path: /etc/oarlock|}'
+    } >/tmp/agent.yaml
+    mv /tmp/agent.yaml "$MANIFESTS/agent.yaml"
+}
+
+# is_ready: whether the agent says so.
+is_ready() {
+    wget -q -O - http://127.0.0.1:9837/readyz >/dev/null 2>&1
+}
+
+# agent_process: the agent's container's own.
+agent_process() {
+    pidof oarlock-agent
+}
+
+# put_ranks POD: a pod of another user's, with a rank for each GPU that the shape has, and no device.
+put_ranks() {
+    places=$(echo "$RANKS_ON" | tr ' ' ,)
+    cat >"/tmp/$1.yaml" <<END
+apiVersion: v1
+kind: Pod
+metadata:
+  name: $1
+  namespace: default
+  annotations: {oarlock.dev/cpu-map: "$places", oarlock.dev/mem-map: "$places", oarlock.dev/ranks: "$RANKS"}
+spec:
+  hostNetwork: true
+  terminationGracePeriodSeconds: 1
+  securityContext: {runAsUser: 1000, seccompProfile: {type: RuntimeDefault}}
+  containers:
+  - name: main
+    image: localhost/busybox:1
+    imagePullPolicy: Never
+    command: [launch, "$RANKS", $(echo "$RANK" | sed 's/,/, /g')]
+    env: [{name: POD, value: $1}]
+    securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
+END
+    mv "/tmp/$1.yaml" "$MANIFESTS/$1.yaml"
+}
+
+# ranks_in POD: its ranks, as RANK PID, a line each.
+ranks_in() {
+    for process in $(pidof touch-memory); do
+        [ "$(variable_of "$process" POD)" != "$1" ] || echo "$(rank_of "$process") $process"
+    done | sort -n
+}
+
+# are_in_their_cgroups POD: whether all of its ranks are, and have touched their memory.
+are_in_their_cgroups() {
+    [ "$(ranks_in "$1" | wc -l)" = "$RANKS" ] || return 1
+    ranks_in "$1" | while read -r rank process; do
+        case $(cgroup_of "$process") in
+        */"oarlock-rank-$rank") ;;
+        *) return 1 ;;
+        esac
+        [ "$(status_of "$process" VmRSS | sed 's/ kB//')" -gt 65536 ] || return 1
+    done
+}
+
+# check_ranks WHO POD: all of them are at their places.
+check_ranks() {
+    ranks_in "$2" >/tmp/ranks
+    check "$1: $RANKS ranks" "$RANKS" "$(wc -l </tmp/ranks)"
+    while read -r _ process; do
+        check_rank "$process" 64 "$1"
+    done </tmp/ranks
+}
+
+# in_agents_container COMMAND...: as kubectl exec does it.
+in_agents_container() {
+    ctr -n k8s.io tasks exec --exec-id "look-$$-$(uptime_seconds)" "$(agents_container)" "$@"
+}
+
+# agents_container: its id.
+agents_container() {
+    sed -n 's|.*/||p' "/proc/$(agent_process)/cpuset" | sed 's/^cri-containerd-//; s/.scope$//'
+}
+
+start_runtime
+ctr -n k8s.io images import --local --snapshotter native "$VM/oarlock.tar"
+start_kubelet best-effort none
+put_agent
+# A kubelet that has just started takes an emulated CPU a while.
+await 240 is_ready || true
+passes "the agent is ready" is_ready
+say "ready after $(uptime_seconds) s"
+own=$(agent_process)
+check "the agent's capabilities are those of the chart" 0000000000881004 "$(status_of "$own" CapEff)"
+check "it can get no others" 1 "$(status_of "$own" NoNewPrivs)"
+check "it has a cgroup namespace of its own" no \
+    "$([ "$(readlink "/proc/$own/ns/cgroup")" = "$(readlink /proc/self/ns/cgroup)" ] && echo yes || echo no)"
+check "its root file system can not be written" ro "$(awk '$5 == "/" { print substr($6, 1, 2) }' "/proc/$own/mountinfo")"
+put_ranks first
+passes "every rank has its cgroup" are_in_their_cgroups first
+check_ranks "first" first
+check "process events come" "" "$(agents_log | grep 'ranks are found by looking' || true)"
+seen=0
+in_agents_container oarlock verify --all >/tmp/verified 2>&1 || seen=$?
+cat /tmp/verified
+check "verify in the agent's container finds all as planned" 0 "$seen"
+ranks_in first >/tmp/before
+
+kill -9 "$own"
+passes "another agent is ready" is_ready
+check "the ranks are the same" "$(cat /tmp/before)" "$(ranks_in first)"
+check_ranks "after the agent's death" first
+put_ranks second
+passes "its ranks have their cgroups" are_in_their_cgroups second
+check_ranks "second" second
+
+remove_pod first
+remove_pod second
+passes "removed, no cgroup of a rank is left" are_rank_cgroups 0
+agents_log | tail -n 20
