@@ -1,6 +1,7 @@
 //! The part of the agent that places annotated containers: the runtime's plugin, the desk, the binder, and who is told.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -47,7 +48,6 @@ pub(crate) struct Placing {
     tasks: JoinSet<&'static str>,
     shutdown: CancellationToken,
     orders: UnboundedSender<Order>,
-    _presence: Option<Presence>,
 }
 
 impl Placing {
@@ -72,10 +72,6 @@ impl Placing {
             boot: boot_id(&config.host_root.join("proc")).context("cannot tell this boot from another")?,
         };
         let cgroups = Cgroups::open(&config.host_root)?;
-        let presence = Presence::announce(&config.run_dir).context("cannot say that an agent runs here")?;
-        if presence.is_none() {
-            tracing::warn!(folder = %config.run_dir.display(), "another agent runs on this host");
-        }
         let binder = Binder::start(&config.host_root, tell, gpus_asked)?;
         let outlets = Outlets { orders: orders.clone(), notices, placements, changes };
         let desk = Arc::new(Desk::new(rules, knowledge, cgroups, outlets));
@@ -138,32 +134,10 @@ impl Placing {
                 }
             }
         });
-        tasks.spawn({
-            let desk = Arc::clone(&desk);
-            async move {
-                let mut turns = interval(HOOKED_LOOK);
-                turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
-                loop {
-                    turns.tick().await;
-                    desk.forget_hooked();
-                }
-            }
-        });
+        tasks.spawn(look_at_hooked(Arc::clone(&desk), config.run_dir.clone()));
         tasks.spawn(look_at_memory(Arc::clone(&desk), Arc::clone(&metrics)));
         let ranks = Ranks::new(Arc::clone(&desk), Arc::clone(&metrics));
-        Ok(Self {
-            desk,
-            metrics,
-            ranks,
-            told,
-            notices: noticed,
-            placements: placed,
-            teller,
-            tasks,
-            shutdown,
-            orders,
-            _presence: presence,
-        })
+        Ok(Self { desk, metrics, ranks, told, notices: noticed, placements: placed, teller, tasks, shutdown, orders })
     }
 
     /// Carries on until a part has ended, which none does by itself.
@@ -201,6 +175,20 @@ impl Placing {
         self.shutdown.cancel();
         self.tasks.abort_all();
         while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Lets the hook know that an agent is here, from when a predecessor has ended, and looks which of its containers are gone.
+async fn look_at_hooked(desk: Arc<Desk>, run_dir: PathBuf) -> &'static str {
+    let mut turns = interval(HOOKED_LOOK);
+    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut presence = None;
+    loop {
+        turns.tick().await;
+        if presence.is_none() {
+            presence = Presence::announce(&run_dir).ok().flatten();
+        }
+        desk.forget_hooked();
     }
 }
 

@@ -5,16 +5,11 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::thread;
-use std::time::Duration;
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 const NAME: &str = "agent.lock";
-/// Whoever asks holds the lock for microseconds.
-const TRIES: u32 = 20;
-const PAUSE: Duration = Duration::from_millis(10);
 
 /// The agent is there until this is dropped.
 #[derive(Debug)]
@@ -23,19 +18,17 @@ pub struct Presence {
 }
 
 impl Presence {
-    /// Says that an agent is there. `None` where another one is. Waits 200 ms at most.
+    /// Says that an agent is there. `None` where another one is, which may be about to end, or where somebody asks at this very
+    /// moment: to be tried again.
     pub fn announce(run_dir: &Path) -> io::Result<Option<Self>> {
         fs::create_dir_all(run_dir)?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let lock = rustix::fs::open(run_dir.join(NAME), flags, Mode::from_raw_mode(0o600))?;
-        for _ in 0..TRIES {
-            match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Some(Self { _lock: lock })),
-                Err(Errno::WOULDBLOCK | Errno::INTR) => thread::sleep(PAUSE),
-                Err(errno) => return Err(errno.into()),
-            }
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Self { _lock: lock })),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(None),
+            Err(errno) => Err(errno.into()),
         }
-        Ok(None)
     }
 }
 
