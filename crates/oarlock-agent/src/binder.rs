@@ -39,8 +39,9 @@ const SWEEPING: u32 = 10;
 const SWEEP_AT_LEAST: Duration = Duration::from_secs(10);
 /// Every so often the walls are checked.
 const CHECK: Duration = Duration::from_secs(10);
-/// Of each window, so much CPU time is spent on looks at processes that executed. Beyond that nobody listens for a while, and
-/// all processes of managed containers are looked at instead: whoever executes programs in a loop costs a few percent of a CPU.
+/// Of each window, so much CPU time is spent on looks at processes that executed. Beyond that nobody listens until it is made
+/// up for, and all processes of managed containers are looked at instead: whoever executes programs in a loop, or few with
+/// megabytes of environment, costs a few percent of a CPU.
 const WINDOW: Duration = Duration::from_millis(200);
 const BUDGET: Duration = Duration::from_millis(20);
 /// Events may be refused for a while only: the network namespace's part of the kernel may not be there yet.
@@ -143,7 +144,7 @@ impl Turns {
                 self.binding.sweep_all(self.lost || self.events.is_none());
                 self.binding.order_all();
                 self.gpus_asked.store(self.binding.lacks_ranks(), Ordering::Relaxed);
-                let pause = (cpu_time().saturating_sub(before) * SWEEPING).clamp(SWEEP_AFTER_LOSS, SWEEP_AT_LEAST);
+                let pause = pause_after(cpu_time().saturating_sub(before));
                 self.lost = false;
                 self.swept = (now, pause);
                 self.sweep_at = now + if self.events.is_some() { SWEEP } else { SWEEP_ALONE }.max(pause);
@@ -207,7 +208,7 @@ impl Turns {
                     if self.spent.0 > BUDGET {
                         tracing::debug!("programs are executed faster than is looked at: not listening for a while");
                         self.events = None;
-                        self.reopen_at = began + SWEEP_AFTER_LOSS;
+                        self.reopen_at = Instant::now() + pause_after(self.spent.0);
                         self.lose();
                     }
                 }
@@ -239,8 +240,26 @@ impl Turns {
     }
 }
 
+/// How long to wait after so much CPU time was spent, so that it is a tenth of all.
+fn pause_after(spent: Duration) -> Duration {
+    (spent * SWEEPING).clamp(SWEEP_AFTER_LOSS, SWEEP_AT_LEAST)
+}
+
 /// What this thread has used, also where it has to wait for a CPU in between.
 fn cpu_time() -> Duration {
     let used = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(used.tv_sec as u64, used.tv_nsec as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cost_much_is_made_up_for_by_a_longer_pause() {
+        let millis = Duration::from_millis;
+        for (spent, pause) in [(1, 250), (40, 400), (300, 3_000), (60_000, 10_000)] {
+            assert_eq!(pause_after(millis(spent)), millis(pause));
+        }
+    }
 }
