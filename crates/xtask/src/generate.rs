@@ -30,8 +30,7 @@ pub(crate) fn run(check: bool) -> Result<()> {
         put(path, &fresh, check)?;
     }
     // After the others: helm reads the schema.
-    let (path, fresh) = chart::rendered()?;
-    put(path, &fresh, check)
+    chart::rendered()?.map_or(Ok(()), |(path, fresh)| put(path, &fresh, check))
 }
 
 fn put(path: &str, fresh: &str, check: bool) -> Result<()> {
