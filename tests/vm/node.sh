@@ -76,7 +76,7 @@ start_runtime() {
 start_containerd() {
     containerd >>/tmp/containerd.log 2>&1 &
     containerd=$!
-    await 60 ctr version >/dev/null 2>&1
+    await 120 ctr version >/dev/null 2>&1
 }
 
 # settings_of_VERSION: what that containerd is told. The first root can not be pivoted away from, and is no place

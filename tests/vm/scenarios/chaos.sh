@@ -32,7 +32,7 @@ strike() {
     0) kill -9 "$agent" ;;
     1) kill -9 "$containerd" ;;
     *) kill -9 "$agent" "$containerd" ;;
-    esac
+    esac || { say "the agent ($agent) or containerd ($containerd) had ended by itself" && return 1; }
     [ "$1" = 0 ] || start_containerd
     [ "$1" = 1 ] || start_agent
     echo "$agent $containerd" >/tmp/victims
@@ -74,7 +74,9 @@ while [ "$made" -lt "$PODS" ]; do
     else
         await 240 removed "pod$pod"
     fi
-    [ -z "$striker" ] || wait "$striker"
+    if [ -n "$striker" ] && ! wait "$striker"; then
+        check "whoever was killed while pod$pod was made runs again" yes ""
+    fi
     set -- $pods
     if [ $# -gt "$AT_A_TIME" ]; then
         await 240 removed "$1"
