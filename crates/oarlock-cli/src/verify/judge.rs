@@ -123,12 +123,12 @@ fn check_memory(planned: &Planned, seen: &Seen, report: &mut ProcessReport) {
         if outside.count > strings {
             let (count, kib) = (outside.count, outside.kib);
             let of_these = if strings > 0 {
-                format!(", {strings} of them with its arguments and environment,")
+                format!(", {strings} of them with its arguments and environment")
             } else {
                 String::new()
             };
             report.problems.push(format!(
-                "{count} anonymous pages ({kib} KiB){of_these} are on other nodes than the planned {wall}"
+                "{count} anonymous pages ({kib} KiB) are on other nodes than the planned {wall}{of_these}"
             ));
         } else if strings > 0 {
             report.notes.push(format!(

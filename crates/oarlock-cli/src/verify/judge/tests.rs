@@ -149,8 +149,8 @@ fn pages_that_moved_to_a_reader_of_the_environment_are_told_apart_from_others() 
     assert!(report.locality_percent.unwrap() < 100.0);
     let report = with(3);
     assert_eq!(report.status, Standing::NotAsPlanned);
-    let told = "3 anonymous pages (12 KiB), 2 of them with its arguments and environment, are on other nodes than the \
-                planned 3";
+    let told = "3 anonymous pages (12 KiB) are on other nodes than the planned 3, 2 of them with its arguments and \
+                environment";
     assert_eq!((report.problems, report.notes), (vec![told.to_owned()], Vec::new()));
 }
 
