@@ -3,7 +3,7 @@
 //! podman and CRI-O read the same files in the same folder (`oci-hooks(5)`), and CRI-O refuses that of a stage that only podman
 //! has: so a host with CRI-O has none of it, and podman's containers there get no environment.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write as _, stdout};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
@@ -20,6 +20,8 @@ use crate::wrapper::NAME;
 const CREATE_RUNTIME: (&str, &str) = ("99-oarlock-create.json", "createRuntime");
 const POSTSTOP: (&str, &str) = ("99-oarlock-poststop.json", "poststop");
 const PRECREATE: (&str, &str) = ("99-oarlock-precreate.json", "precreate");
+/// This program's name, for whoever looks for it.
+const PROGRAM: &str = "oarlock-hook";
 /// A hook that takes longer breaks the container; ours ends by itself long before.
 const SECONDS: u32 = 30;
 
@@ -67,6 +69,24 @@ struct Places {
     /// The folder that the runtime for containerd is put into
     #[arg(long = "bin-dir", value_name = "FOLDER", default_value = "/usr/local/bin")]
     bin: PathBuf,
+    /// A folder on the host for a copy of this program, which is then the one that is called: for an installation from a container
+    #[arg(long, value_name = "FOLDER")]
+    copy_to: Option<PathBuf>,
+    /// Where the host's root is, or the folders above are below it: what is written is named without it
+    #[arg(long, value_name = "FOLDER", default_value = "/", requires = "copy_to")]
+    root: PathBuf,
+}
+
+impl Places {
+    /// Where this process finds a path of the host.
+    fn here(&self, path: &Path) -> PathBuf {
+        path.strip_prefix("/").map_or_else(|_| path.to_owned(), |below| self.root.join(below))
+    }
+
+    /// The copy of this program, as the host names it.
+    fn copy(&self) -> Option<PathBuf> {
+        self.copy_to.as_ref().map(|folder| folder.join(PROGRAM))
+    }
 }
 
 /// The files of these runtimes: name and stage.
@@ -76,18 +96,22 @@ fn hooks(precreate: bool) -> impl Iterator<Item = (&'static str, &'static str)> 
 
 impl Install {
     pub(crate) fn run(self) -> Result<(), Failure> {
-        let own =
+        let mut own =
             std::env::current_exe().map_err(|source| Failure::Read { what: "the own path".to_owned(), source })?;
+        // Before anything names it.
+        if let Some(copy) = self.places.copy() {
+            let path = self.places.here(&copy);
+            put(&path, 0o755, |file| io::copy(&mut File::open(&own)?, file).map(drop))?;
+            own = copy;
+        }
         if self.runtime == Runtime::Containerd {
             return self.containerd(&own);
         }
-        let folder = &self.places.hooks;
-        let has_crio = self.runtime == Runtime::Crio || self.places.crio.exists();
+        let folder = self.places.here(&self.places.hooks);
+        let has_crio = self.runtime == Runtime::Crio || self.places.here(&self.places.crio).exists();
         for (name, stage) in hooks(!has_crio) {
-            let path = folder.join(name);
-            put(&path, &hook(&own, stage, &self.host))
-                .map_err(|source| Failure::Write { path: path.clone(), source })?;
-            print(&format!("wrote {}\n", path.display()));
+            let hook = hook(&own, stage, &self.host);
+            put(&folder.join(name), 0o644, |file| writeln!(file, "{hook:#}"))?;
         }
         if has_crio {
             remove(&folder.join(PRECREATE.0))?;
@@ -103,16 +127,21 @@ impl Install {
     /// containerd has no folder of hooks. Its settings are the administrator's: they are told what to write there.
     fn containerd(&self, own: &Path) -> Result<(), Failure> {
         let name = self.real.as_ref().map_or_else(|| NAME.to_owned(), |real| format!("{NAME}-{real}"));
-        let path = self.places.bin.join(name);
+        let named = self.places.bin.join(name);
+        let path = self.places.here(&named);
         let link = || {
-            fs::create_dir_all(&self.places.bin)?;
+            // containerd may be calling it: a link that is right stays.
+            if fs::read_link(&path).is_ok_and(|target| target == own) {
+                return Ok(());
+            }
+            fs::create_dir_all(self.places.here(&self.places.bin))?;
             if is_ours(&path) {
                 fs::remove_file(&path)?;
             }
             symlink(own, &path)
         };
         link().map_err(|source| Failure::Write { path: path.clone(), source })?;
-        print(&format!("wrote {}\n\n{}", path.display(), for_containerd(&path)));
+        print(&format!("wrote {}\n\n{}", path.display(), for_containerd(&named)));
         Ok(())
     }
 }
@@ -120,16 +149,21 @@ impl Install {
 impl Uninstall {
     pub(crate) fn run(self) -> Result<(), Failure> {
         if self.runtime != Some(Runtime::Containerd) {
+            let folder = self.places.here(&self.places.hooks);
             for (name, _) in hooks(true) {
-                remove(&self.places.hooks.join(name))?;
+                remove(&folder.join(name))?;
             }
             // As it was before the first hook: others may have theirs there.
-            drop(fs::remove_dir(&self.places.hooks));
+            drop(fs::remove_dir(&folder));
         }
         if self.runtime.is_none_or(|runtime| runtime == Runtime::Containerd) {
-            for path in runtimes(&self.places.bin) {
+            for path in runtimes(&self.places.here(&self.places.bin)) {
                 remove(&path)?;
             }
+        }
+        // After all that names it.
+        if let Some(copy) = self.places.copy() {
+            remove(&self.places.here(&copy))?;
         }
         Ok(())
     }
@@ -137,7 +171,7 @@ impl Uninstall {
 
 /// A hook file (`oci-hooks(5)`, version 1.0.0).
 fn hook(own: &Path, stage: &str, host: &Host) -> Value {
-    let args: Vec<String> = ["oarlock-hook", stage].map(str::to_owned).into_iter().chain(host.arguments()).collect();
+    let args: Vec<String> = [PROGRAM, stage].map(str::to_owned).into_iter().chain(host.arguments()).collect();
     json!({
         "version": "1.0.0",
         "hook": {"path": own, "args": args, "timeout": SECONDS},
@@ -146,14 +180,19 @@ fn hook(own: &Path, stage: &str, host: &Host) -> Value {
     })
 }
 
-/// Whoever watches the folder sees the whole file, by a name that they read.
-fn put(path: &Path, hook: &Value) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(folder)?;
-    let mut file = NamedTempFile::with_prefix_in(".oarlock", folder)?;
-    file.as_file().set_permissions(Permissions::from_mode(0o644))?;
-    writeln!(file, "{hook:#}")?;
-    file.persist(path)?;
+/// Whoever watches the folder sees the whole file, by a name that they read; whoever executes it, the old one or the new.
+fn put(path: &Path, mode: u32, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), Failure> {
+    let put = || {
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        fs::create_dir_all(folder)?;
+        let mut file = NamedTempFile::with_prefix_in(".oarlock", folder)?;
+        write(file.as_file_mut())?;
+        file.as_file().set_permissions(Permissions::from_mode(mode))?;
+        file.persist(path)?;
+        Ok(())
+    };
+    put().map_err(|source| Failure::Write { path: path.to_owned(), source })?;
+    print(&format!("wrote {}\n", path.display()));
     Ok(())
 }
 
@@ -165,7 +204,7 @@ fn runtimes(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn is_ours(path: &Path) -> bool {
-    fs::read_link(path).is_ok_and(|target| target.file_name().is_some_and(|name| name == "oarlock-hook"))
+    fs::read_link(path).is_ok_and(|target| target.file_name().is_some_and(|name| name == PROGRAM))
 }
 
 fn remove(path: &Path) -> Result<(), Failure> {

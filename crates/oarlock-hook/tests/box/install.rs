@@ -1,6 +1,7 @@
 //! `oarlock-hook install` and `uninstall`.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
 use serde_json::{Value, json};
 
@@ -82,6 +83,63 @@ fn containerd_gets_a_runtime_and_its_administrator_is_told_what_to_write() {
     assert_eq!(call(&host, "install", &["--runtime", "containerd"]).status, 0);
     assert_eq!(call(&host, "uninstall", &[]).status, 0);
     assert_eq!(names_in(&host.path("bin")), ["oarlock-runtime-mine"]);
+}
+
+/// A call in a container, in which the host's root is a folder: the host's own paths are nowhere else.
+fn call_in_container(host: &Host, command: &str, arguments: &[&str]) -> Call {
+    let root = host.path("mnt");
+    let mut program = program();
+    program.arg(command).args(arguments).arg("--root").arg(root).args(["--copy-to", "/opt/oarlock/bin"]);
+    program.args(["--hooks-dir", "/data/hooks.d", "--bin-dir", "/opt/oarlock/bin"]);
+    program.output().unwrap().into()
+}
+
+#[test]
+fn from_a_container_a_copy_is_installed_and_what_is_written_names_the_hosts_paths() {
+    let host = Host::new();
+    host.write("mnt/opt/oarlock/bin/oarlock-hook", "an older one");
+    fs::create_dir_all(host.path("mnt/etc/crio")).unwrap();
+    for _ in 0..2 {
+        let call = call_in_container(&host, "install", &["--runtime", "podman", "--run-dir", "/run/numa"]);
+        assert_eq!(call.status, 0, "{call:?}");
+        assert!(call.stdout.contains("left out the filter"), "CRI-O is looked for on the host: {call:?}");
+    }
+    let copy = host.path("mnt/opt/oarlock/bin/oarlock-hook");
+    assert!(fs::read(&copy).unwrap() == fs::read(env!("CARGO_BIN_EXE_oarlock-hook")).unwrap(), "not a copy");
+    assert_eq!(fs::metadata(&copy).unwrap().permissions().mode() & 0o7777, 0o755);
+    assert_eq!(host.names_in("mnt/opt/oarlock/bin"), ["oarlock-hook"]);
+    assert_eq!(host.names_in("mnt/data/hooks.d"), ["99-oarlock-create.json", "99-oarlock-poststop.json"]);
+    let text = fs::read(host.path("mnt/data/hooks.d/99-oarlock-create.json")).unwrap();
+    let hook = serde_json::from_slice::<Value>(&text).unwrap();
+    assert_eq!(hook["hook"]["path"], "/opt/oarlock/bin/oarlock-hook");
+    assert_eq!(hook["hook"]["args"], json!(["oarlock-hook", "createRuntime", "--run-dir", "/run/numa"]));
+    assert_eq!(call_in_container(&host, "uninstall", &[]).status, 0);
+    assert_eq!(host.names_in("mnt/opt/oarlock/bin"), [""; 0]);
+    assert_eq!(host.names_in("mnt/data"), [""; 0]);
+}
+
+#[test]
+fn from_a_container_containerds_runtime_is_a_link_to_the_copy_that_a_second_call_leaves_alone() {
+    let host = Host::new();
+    let install = || call_in_container(&host, "install", &["--runtime", "containerd"]);
+    let told = install();
+    assert!(told.stdout.contains("BinaryName = \"/opt/oarlock/bin/oarlock-runtime\""), "{told:?}");
+    let link = host.path("mnt/opt/oarlock/bin/oarlock-runtime");
+    assert_eq!(fs::read_link(&link).unwrap().to_str(), Some("/opt/oarlock/bin/oarlock-hook"));
+    let made = fs::symlink_metadata(&link).unwrap();
+    assert_eq!(install().status, 0);
+    let found = fs::symlink_metadata(&link).unwrap();
+    assert_eq!((made.ino(), made.ctime(), made.ctime_nsec()), (found.ino(), found.ctime(), found.ctime_nsec()));
+    assert_eq!(call_in_container(&host, "uninstall", &["--runtime", "containerd"]).status, 0);
+    assert_eq!(host.names_in("mnt/opt/oarlock/bin"), [""; 0]);
+}
+
+#[test]
+fn from_another_root_without_a_copy_there_nothing_would_be_called() {
+    let host = Host::new();
+    let call = call(&host, "install", &["--runtime", "crio", "--root", "/host"]);
+    assert!(call.says(2).contains("--copy-to"), "{call:?}");
+    assert_eq!(host.names_in("etc"), [""; 0]);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod admission;
 mod helm;
+mod hook;
 mod objects;
 mod privileges;
 mod refusals;

@@ -59,6 +59,7 @@ fn every_field_is_one_that_kubernetes_knows() {
         &[][..],
         &["networkPolicy.enabled=true", "execEvents=false", "networkPolicy.from=[{\"podSelector\":{}}]"],
         &["runtimeClass.enabled=true", "image.pullSecrets=[\"one\"]", "affinity={\"nodeAffinity\":{}}"],
+        &["hook.enabled=true", "hook.runtime=\"crio\""],
         &["runtimeClassName=\"nvidia\"", "podLabels={\"a\":\"b\"}", "podAnnotations={\"a\":\"b\"}"],
         &["serviceAccount.annotations={\"a\":\"b\"}", "updateStrategy.maxUnavailable=\"10%\""],
     ] {

@@ -25,6 +25,9 @@ fn values_of_the_wrong_type_and_misspelt_keys_are_refused_by_their_name() {
         ("image.digest=\"sha256:12\"", "at '/image/digest'"),
         ("admissionPolicy.actions=[\"Refuse\"]", "at '/admissionPolicy/actions/0'"),
         ("updateStrategy.maxUnavailable=\"a few\"", "at '/updateStrategy/maxUnavailable'"),
+        ("hook.runtime=\"podman\"", "at '/hook/runtime': value must be one of 'crio', 'containerd'"),
+        ("hook.binDir=\"bin\"", "at '/hook/binDir'"),
+        ("hook.hooksDir=\"/\"", "at '/hook/hooksDir'"),
         ("tolerations=\"all\"", "at '/tolerations': got string, want array"),
     ] {
         let refusal = helm.render(&[value]).expect_err(value);
@@ -37,10 +40,12 @@ fn values_that_do_not_go_together_are_refused_with_the_way_out() {
     let Some(helm) = Helm::get() else { return };
     let policy = "networkPolicy.enabled=true";
     let monitor = "podMonitor.enabled=true";
+    let hook = "hook.enabled=true";
     for (values, words) in [
         (&[policy][..], "networkPolicy.enabled is true beside execEvents"),
         (&[monitor, "metrics.address=\"127.0.0.1\""], "metrics.address is 127.0.0.1 beside podMonitor.enabled"),
         (&["runtimeClass.enabled=true", "runtimeClassName=\"oarlock\""], "runtimeClassName is oarlock, the name of"),
+        (&[hook, "config.runDir=\"/run/numa\""], "config.runDir is /run/numa beside hook.runtime containerd"),
     ] {
         let refusal = helm.render(values).expect_err(words);
         assert!(refusal.contains(words), "{refusal}");
@@ -50,6 +55,8 @@ fn values_that_do_not_go_together_are_refused_with_the_way_out() {
         &[monitor],
         &[monitor, "metrics.address=\"::\""],
         &["runtimeClass.enabled=true", "runtimeClassName=\"nvidia\""],
+        &[hook, "hook.runtime=\"crio\"", "config.runDir=\"/run/numa\""],
+        &["config.runDir=\"/run/numa\""],
     ] {
         helm.render(values).unwrap();
     }
