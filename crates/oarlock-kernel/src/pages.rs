@@ -114,7 +114,9 @@ impl Process {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
     use std::path::Path;
+    use std::process::Stdio;
 
     use super::*;
     use crate::Proc;
@@ -142,7 +144,12 @@ mod tests {
 
     #[test]
     fn the_pages_of_arguments_and_environment_are_counted_where_they_are() {
-        let mut child = std::process::Command::new("sleep").arg("600").env("BIG", "x".repeat(100_000)).spawn().unwrap();
+        let mut child = std::process::Command::new("cat");
+        let child = child.env("BIG", "x".repeat(100_000)).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = child.spawn().unwrap();
+        // Its environment is there when the program runs, which is later than its start returns.
+        child.stdin.as_mut().unwrap().write_all(b".").unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
         let proc = Proc::open(Path::new("/proc")).unwrap();
         let process = proc.process(child.id()).unwrap().unwrap();
         let everywhere: NodeSet = (0..1024).collect();
