@@ -52,21 +52,13 @@ fn by_devices(host: &Host, machine: &Machine, devices: &[LinuxDevice]) -> BTreeS
 
 /// What NVIDIA's driver tells of its GPUs in files: `/proc/driver/nvidia/gpus/ADDRESS/information`.
 #[derive(Debug)]
-pub(crate) struct Driver {
+struct Driver {
     folder: PathBuf,
 }
 
 impl Driver {
-    pub(crate) fn new(proc: &Path) -> Self {
+    fn new(proc: &Path) -> Self {
         Self { folder: proc.join("driver/nvidia/gpus") }
-    }
-
-    /// Gives the machine's GPUs the UUIDs that it lacks.
-    pub(crate) fn name(&self, machine: &mut Machine) {
-        for gpu in machine.gpus.iter_mut().filter(|gpu| gpu.uuid.is_none()) {
-            let Some(address) = gpu.pci else { continue };
-            gpu.uuid = self.field(&address.to_string(), "GPU UUID").filter(|uuid| uuid.starts_with("GPU-"));
-        }
     }
 
     /// The GPU of each device node `/dev/nvidiaMINOR`.

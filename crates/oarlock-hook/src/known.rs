@@ -6,7 +6,6 @@ use oarlock_core::{CpuSet, Machine};
 use oarlock_discovery::{Found, machine_file, sysfs::Tree};
 
 use crate::failure::Failure;
-use crate::gpus::Driver;
 use crate::host::Host;
 use crate::input;
 use crate::say::log;
@@ -53,8 +52,7 @@ fn kept(host: &Host, boot: &str) -> Result<Found, String> {
 
 fn discover(host: &Host) -> Result<(Found, Duration), Failure> {
     let began = Instant::now();
-    let mut found = Tree::open(&host.host_root)?.read()?;
-    // Opening NVML can take seconds; its driver tells the names of its GPUs in files.
-    Driver::new(&host.proc()).name(&mut found.machine);
+    // Opening NVML can take seconds; the files tell the names of its GPUs too.
+    let found = Tree::open(&host.host_root)?.read()?;
     Ok((found, began.elapsed()))
 }
