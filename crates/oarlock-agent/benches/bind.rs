@@ -6,19 +6,20 @@
 
 #[path = "../tests/host/mod.rs"]
 mod host;
+mod tree;
 
 use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use std::{env, fs, io, thread};
+use std::{env, fs, thread};
 
 use host::{Agent, Host};
-use oarlock_nri::proto::{Container, LinuxContainer, PodSandbox};
 use oarlock_testkit::runtime::{NriRuntime, RuntimeOptions};
 use rustix::time::{ClockId, clock_gettime};
+use tree::{Tree, create};
 
 /// What this program is when it is not the benchmark itself.
 const ROLE: &str = "OARLOCK_BENCH_ROLE";
@@ -72,80 +73,13 @@ fn until_bound() -> u128 {
     }
 }
 
-/// A cgroup for containers. Dropping it ends what runs in it and takes it away.
-struct Tree {
-    root: PathBuf,
-    name: String,
-}
-
-impl Tree {
-    /// Takes root, and cgroup v2, alone or beside v1.
-    fn new() -> io::Result<Self> {
-        let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(PathBuf::from);
-        let root = roots.into_iter().find(|root| root.join("cgroup.controllers").exists());
-        let root = root.ok_or_else(|| io::Error::other("this host has no cgroup v2"))?;
-        let tree = Self { root, name: format!("oarlock-bench-{}", std::process::id()) };
-        fs::create_dir(tree.path(""))?;
-        // On a host of cgroup v1 that controller is elsewhere, and ranks are bound by affinity.
-        for cgroup in [&tree.root, &tree.path("")] {
-            drop(fs::write(cgroup.join("cgroup.subtree_control"), "+cpuset"));
-        }
-        Ok(tree)
-    }
-
-    /// Whether containers, and so their ranks, can have a cpuset.
-    fn has_cpuset(&self) -> bool {
-        let enabled = fs::read_to_string(self.path("").join("cgroup.subtree_control")).unwrap();
-        enabled.split_whitespace().any(|controller| controller == "cpuset")
-    }
-
-    fn path(&self, container: &str) -> PathBuf {
-        self.root.join(&self.name).join(container)
-    }
-
-    /// Runs this in a container's cgroup.
-    fn command(&self, container: &str, program: &Path) -> Command {
-        let cgroup = self.path(container);
-        fs::create_dir_all(&cgroup).unwrap();
-        let mut shell = Command::new("/bin/sh");
-        shell
-            .args(["-c", "echo $$ > \"$1\" && shift && exec \"$@\"", "sh"])
-            .arg(cgroup.join("cgroup.procs"))
-            .arg(program);
-        shell
-    }
-}
-
-impl Drop for Tree {
-    fn drop(&mut self) {
-        let all = self.path("");
-        let _ = fs::write(all.join("cgroup.kill"), "1");
-        let until = Instant::now() + NEVER;
-        while fs::read_to_string(all.join("cgroup.events")).is_ok_and(|events| events.contains("populated 1"))
-            && Instant::now() < until
-        {
-            thread::sleep(Duration::from_millis(10));
-        }
-        remove(&all);
-    }
-}
-
-fn remove(cgroup: &Path) {
-    for below in fs::read_dir(cgroup).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()) {
-        remove(&below.path());
-    }
-    let _ = fs::remove_dir(cgroup);
-}
-
 async fn measure() {
-    let tree = match Tree::new() {
+    let tree = match Tree::new("bind") {
         Ok(tree) => tree,
         Err(why) => return println!("a rank's exec → bound: p50, p99\t≤ 10 ms\tnot measured: {why}"),
     };
     let host = Host::of_two_cpus();
-    std::os::unix::fs::symlink("/proc", host.path("host/proc")).unwrap();
-    fs::create_dir_all(host.path("host/sys/fs")).unwrap();
-    std::os::unix::fs::symlink(&tree.root, host.path("host/sys/fs/cgroup")).unwrap();
+    tree.lend(&host.path("host"));
     let socket = host.path("nri.sock");
     let runtime = NriRuntime::start(&socket, RuntimeOptions::default());
     let agent = host.start_with(&format!("nri: {{ socket: {} }}\n", socket.display()));
@@ -183,31 +117,6 @@ async fn measure() {
     for mut rank in ranks {
         rank.wait().unwrap();
     }
-}
-
-/// A pod with a container of eight ranks, for which the agent is to look in the tree.
-async fn create(runtime: &NriRuntime, tree: &Tree, name: &str) {
-    fs::create_dir_all(tree.path(name)).unwrap();
-    let pod = PodSandbox {
-        id: format!("sandbox-{name}"),
-        name: name.to_owned(),
-        uid: name.to_owned(),
-        namespace: "default".to_owned(),
-        annotations: [("oarlock.dev/cpu-map".to_owned(), "auto".to_owned())].into(),
-        ..PodSandbox::default()
-    };
-    let gpus: Vec<String> = (0..8).map(|gpu| format!("GPU-{gpu}")).collect();
-    let container = Container {
-        id: format!("container-{name}"),
-        pod_sandbox_id: pod.id.clone(),
-        name: "main".to_owned(),
-        env: vec![format!("NVIDIA_VISIBLE_DEVICES={}", gpus.join(","))],
-        linux: Some(LinuxContainer { cgroups_path: format!("/{}/{name}", tree.name), ..LinuxContainer::default() }),
-        ..Container::default()
-    };
-    runtime.run_pod(&pod).await.unwrap();
-    runtime.create_container(&container).await.unwrap();
-    runtime.start_container(&container.id).await.unwrap();
 }
 
 /// Programs that execute all over the host.

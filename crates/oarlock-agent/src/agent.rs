@@ -15,18 +15,20 @@ use oarlock_discovery::{Found, Options, Source, discover};
 use oarlock_kernel::ledger::boot_id;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::beside::Says;
 use crate::config::{Config, GpuMode};
 use crate::metrics::Metrics;
 use crate::nvml::{Follower, News};
 use crate::offers::{self, Nvml};
-use crate::place::Given;
+use crate::place::{Given, Knowledge};
 use crate::placing::{self, Placing};
 use crate::plugins::Plugins;
 use crate::resource::Serving;
 use crate::status::Status;
+use crate::view::View;
 use crate::{beside, device_files, http, machine_file};
 
 /// Runs until told to stop. An error is why it could not start, or not go on.
@@ -77,7 +79,9 @@ async fn supervise(config: Config) -> Result<()> {
     follower.start(news).context("failed to start a thread")?;
 
     let (another, mut seen_beside) = mpsc::channel(4);
-    let mut beside = tokio::spawn(agent.watch_beside(another));
+    let (says, said) = watch::channel(None);
+    let mut beside = tokio::spawn(agent.watch_beside(another, says));
+    let mut view = tokio::spawn(agent.view(said).run());
     let ended = loop {
         tokio::select! {
             () = shutdown.cancelled() => break Ok(()),
@@ -97,10 +101,12 @@ async fn supervise(config: Config) -> Result<()> {
             ended = placing_ended(agent.placing.as_mut()) => break Err(ended),
             Some(seen) = seen_beside.recv() => agent.seen_beside(seen),
             ended = &mut beside => break Err(anyhow!("the look at what happens beside ended: {ended:?}")),
+            ended = &mut view => break Err(anyhow!("the task that tells of the host ended: {ended:?}")),
         }
     };
     shutdown.cancel();
     beside.abort();
+    view.abort();
     if let Some(placing) = agent.placing.take() {
         placing.stop().await;
     }
@@ -171,6 +177,8 @@ struct Agent {
     cannot_place: bool,
     /// Whether it wants to know which processes use the GPUs.
     gpus_asked: Arc<AtomicBool>,
+    /// The machine, for who tells of it.
+    known: watch::Sender<Option<Arc<Knowledge>>>,
 }
 
 impl Agent {
@@ -197,6 +205,7 @@ impl Agent {
             placing: None,
             cannot_place: false,
             gpus_asked,
+            known: watch::Sender::default(),
             health: Health::new(config.health.policy()),
             nvml: Nvml::Waiting,
             facts: BTreeMap::new(),
@@ -261,10 +270,14 @@ impl Agent {
     /// Places annotated containers from the first moment that the GPUs are known by their names: a container that came before
     /// is found then.
     fn place(&mut self) {
-        if !std::mem::take(&mut self.is_news) || self.cannot_place {
+        if !std::mem::take(&mut self.is_news) {
             return;
         }
         let knowledge = placing::knowledge(&self.config, &self.found, &self.nvml, &self.given);
+        self.known.send_replace(Some(Arc::new(knowledge.clone())));
+        if self.cannot_place {
+            return;
+        }
         if let Some(placing) = &self.placing {
             placing.learn(knowledge);
             return;
@@ -390,7 +403,16 @@ impl Agent {
         Ok(())
     }
 
-    fn watch_beside(&self, another: mpsc::Sender<String>) -> impl Future<Output = ()> + use<> {
+    fn view(&self, kubelet: watch::Receiver<Option<Arc<Says>>>) -> View {
+        let config = &self.config;
+        View::new(&config.kubernetes, &config.reserved_cpus, Arc::clone(&self.metrics), self.known.subscribe(), kubelet)
+    }
+
+    fn watch_beside(
+        &self,
+        another: mpsc::Sender<String>,
+        says: watch::Sender<Option<Arc<Says>>>,
+    ) -> impl Future<Output = ()> + use<> {
         let gpu = &self.config.gpu;
         let names = (gpu.resource.clone(), gpu.mig_resource_prefix.clone());
         beside::watch(
@@ -400,6 +422,7 @@ impl Agent {
             names.1,
             Arc::clone(&self.metrics),
             another,
+            says,
         )
     }
 

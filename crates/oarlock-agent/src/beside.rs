@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use oarlock_device_plugin::pod_resources::PodResources;
+use oarlock_device_plugin::pod_resources::{Allocatable, ContainerHoldings, PodResources};
 use oarlock_device_plugin::{KubeletPaths, ResourceName};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
 use crate::metrics::{Held, Metrics};
@@ -22,8 +22,17 @@ const SOCKETS: [&str; 4] = ["nvidia", "amd.com_gpu", "gpu.intel.com", "habana"];
 /// The domains whose resources are GPUs.
 const DOMAINS: [&str; 4] = ["nvidia.com", "amd.com", "gpu.intel.com", "habana.ai"];
 
-/// Looks, for as long as it is listened to: keeps the metric of who holds GPUs, and says what shows that another plugin
-/// gives GPUs to pods.
+/// What kubelet says at a time.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Says {
+    /// What it could give away.
+    pub(crate) allocatable: Allocatable,
+    /// What containers hold.
+    pub(crate) containers: Arc<Vec<ContainerHoldings>>,
+}
+
+/// Looks, for as long as it is listened to: keeps the metric of who holds GPUs and what kubelet says, and says what shows
+/// that another plugin gives GPUs to pods.
 pub(crate) async fn watch(
     paths: KubeletPaths,
     kubelet: Arc<PodResources>,
@@ -31,6 +40,7 @@ pub(crate) async fn watch(
     own_mig: String,
     metrics: Arc<Metrics>,
     another: mpsc::Sender<String>,
+    says: watch::Sender<Option<Arc<Says>>>,
 ) {
     while !another.is_closed() {
         if let Some(socket) = socket_of_another(&paths.device_plugins()) {
@@ -39,9 +49,9 @@ pub(crate) async fn watch(
         let is_other = |resource: &str| is_gpu_resource(resource, own.as_str());
         let is_any = |resource: &str| resource == own.as_str() || resource.starts_with(&own_mig) || is_other(resource);
         // Without kubelet there is nothing to learn, and without this interface of kubelet's neither.
-        if let Ok(devices) = kubelet.allocatable().await
-            && let Some(other) = devices.iter().find(|devices| is_other(&devices.resource))
-        {
+        let allocatable = kubelet.allocatable().await.ok();
+        let mut devices = allocatable.iter().flat_map(|allocatable| &allocatable.devices);
+        if let Some(other) = devices.find(|devices| is_other(&devices.resource)) {
             let _ = another.send(format!("kubelet has {} of {}", other.ids.len(), other.resource)).await;
         }
         if let Ok(containers) = kubelet.containers(Duration::ZERO).await {
@@ -53,6 +63,16 @@ pub(crate) async fn watch(
                 }
             }
             metrics.held(&held);
+            if let Some(allocatable) = allocatable {
+                let now = Says { allocatable, containers };
+                says.send_if_modified(|said| {
+                    let is_news = said.as_deref() != Some(&now);
+                    if is_news {
+                        *said = Some(Arc::new(now));
+                    }
+                    is_news
+                });
+            }
         }
         sleep(SWEEP).await;
     }

@@ -1,5 +1,7 @@
 //! What the agent is told: defaults, over them a file, over that the flags that are given.
 
+mod kubernetes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,6 +16,8 @@ use oarlock_device_plugin::allocate::DeviceListStrategy;
 use oarlock_device_plugin::health::{APPLICATION_XIDS, Policy};
 use oarlock_nri::{DEFAULT_SOCKET, Identity, IdentityError};
 use serde::{Deserialize, Serialize};
+
+pub(crate) use kubernetes::{KubernetesConfig, TopologyConfig};
 
 /// Larger files are no configuration.
 const MOST_BYTES: u64 = 1 << 20;
@@ -42,7 +46,7 @@ pub(crate) struct Config {
     pub(crate) nri: NriConfig,
     /// Whose the cpuset of a container is.
     pub(crate) container_cpuset: ContainerCpuset,
-    /// What pods' owners are told through the Kubernetes API.
+    /// What the Kubernetes API is told.
     pub(crate) kubernetes: KubernetesConfig,
     /// When a GPU is unhealthy, and when it is healthy again.
     pub(crate) health: HealthConfig,
@@ -112,20 +116,6 @@ pub(crate) enum ContainerCpuset {
     Own,
     /// Somebody else's, such as another plugin of the runtime: only ranks are placed, inside it.
     Leave,
-}
-
-/// What pods' owners are told through the Kubernetes API. Nothing else depends on it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
-pub(crate) struct KubernetesConfig {
-    /// Whether the API is spoken to at all, where there is one.
-    pub(crate) enabled: bool,
-    /// Whether pods get events.
-    pub(crate) events: bool,
-    /// Whether pods get the annotation `oarlock.dev/placement`.
-    pub(crate) placement_annotation: bool,
-    /// This host's name, which events bear; without one, what the kernel calls it.
-    pub(crate) host_name: Option<String>,
 }
 
 impl NriConfig {
@@ -241,9 +231,13 @@ impl Config {
                 return refuse(key, &value, "it is at least 1");
             }
         }
-        if self.health.probe_interval < Duration::from_millis(10) {
-            let value = humantime::format_duration(self.health.probe_interval);
-            return refuse("health.probeInterval", &value, "it is at least 10ms");
+        for (key, value) in [
+            ("health.probeInterval", self.health.probe_interval),
+            ("kubernetes.hostInterval", self.kubernetes.host_interval),
+        ] {
+            if value < Duration::from_millis(10) {
+                return refuse(key, &humantime::format_duration(value), "it is at least 10ms");
+            }
         }
         Ok(())
     }
@@ -316,12 +310,6 @@ impl Default for NumaNodeConfig {
 impl Default for NriConfig {
     fn default() -> Self {
         Self { enabled: true, socket: DEFAULT_SOCKET.into(), index: "90".to_owned() }
-    }
-}
-
-impl Default for KubernetesConfig {
-    fn default() -> Self {
-        Self { enabled: true, events: true, placement_annotation: true, host_name: None }
     }
 }
 

@@ -2,6 +2,7 @@
 //! file for the other parts of Oarlock, and answers over HTTP how all this is.
 
 mod agent;
+mod api;
 mod args;
 mod beside;
 mod binder;
@@ -22,6 +23,7 @@ mod resource;
 mod runtime;
 mod status;
 mod tell;
+mod view;
 
 use std::io::Write as _;
 use std::process::ExitCode;

@@ -7,7 +7,6 @@ mod mail;
 mod pace;
 mod placed;
 mod quiet;
-mod server;
 mod teller;
 
 pub(crate) use placed::Placed;

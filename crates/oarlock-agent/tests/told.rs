@@ -35,7 +35,9 @@ impl Cluster {
         std::os::unix::fs::symlink("/proc", host.path("host/proc")).unwrap();
         let socket = host.path("nri.sock");
         let runtime = NriRuntime::start(&socket, RuntimeOptions::default());
-        let agent = host.start_with(&format!("nri: {{ socket: {} }}\n{settings}", socket.display()));
+        // What is told of the host itself is another test's.
+        let settings = format!("{{ nodeLabels: false, nodeResourceTopology: {{ enabled: false }}, {settings} }}");
+        let agent = host.start_with(&format!("nri: {{ socket: {} }}\nkubernetes: {settings}\n", socket.display()));
         runtime.until_plugins(1).await;
         Self { _host: host, runtime, agent, api }
     }
@@ -185,13 +187,13 @@ async fn a_thousand_refusals_of_a_pod_that_is_started_in_a_loop_are_one_event() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_switched_off_is_not_told() {
-    let settings = "kubernetes: { events: false }\n";
+    let settings = "events: false";
     let cluster = Cluster::start(Some(ApiServer::start().await), settings).await;
     cluster.create("job", &[WRONG, REFUSE], 0).await.unwrap_err();
     let asked = cluster.until_annotated("last").await;
     assert_eq!(events(&asked).len(), 0, "{asked:#?}");
     drop(cluster);
-    let settings = "kubernetes: { placementAnnotation: false }\n";
+    let settings = "placementAnnotation: false";
     let cluster = Cluster::start(Some(ApiServer::start().await), settings).await;
     cluster.create("placed", &[], 0).await.unwrap();
     cluster.create("job", &[WRONG, REFUSE], 0).await.unwrap_err();

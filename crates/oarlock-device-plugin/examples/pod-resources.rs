@@ -14,7 +14,7 @@ use oarlock_device_plugin::pod_resources::{HeldDevices, PodResources};
 async fn main() -> Result<(), Box<dyn Error>> {
     let root = std::env::args_os().nth(1).ok_or("usage: pod-resources KUBELET_ROOT")?;
     let kubelet = PodResources::new(&KubeletPaths::new(root));
-    for devices in kubelet.allocatable().await? {
+    for devices in kubelet.allocatable().await?.devices {
         print("allocatable", &devices);
     }
     for container in kubelet.containers(Duration::ZERO).await?.iter() {

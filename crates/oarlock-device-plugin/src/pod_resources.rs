@@ -49,6 +49,30 @@ pub struct ContainerHoldings {
     pub devices: Vec<HeldDevices>,
     /// Its exclusive CPUs; empty for a container in the shared pool.
     pub cpus: CpuSet,
+    /// The memory that kubelet's Memory Manager reserves for it; empty where that does not.
+    pub memory: Vec<Memory>,
+}
+
+/// Memory of one kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Memory {
+    /// `memory`, or `hugepages-` and a size.
+    pub kind: String,
+    /// How much.
+    pub bytes: u64,
+    /// The NUMA nodes that it is on, together.
+    pub nodes: NodeSet,
+}
+
+/// What kubelet could give away if nobody held any of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Allocatable {
+    /// Devices, whoever's plugin they came from: one entry or several for a resource.
+    pub devices: Vec<HeldDevices>,
+    /// CPUs that containers can have for themselves; empty where the CPU Manager gives none away.
+    pub cpus: CpuSet,
+    /// Memory by NUMA node; empty where the Memory Manager reserves none.
+    pub memory: Vec<Memory>,
 }
 
 /// Devices of one resource that a container holds.
@@ -116,13 +140,17 @@ impl PodResources {
         }
     }
 
-    /// The devices that kubelet could give away if nobody held any, whoever's plugin they came from.
-    pub async fn allocatable(&self) -> Result<Vec<HeldDevices>, PodResourcesError> {
+    /// What kubelet could give away if nobody held any of it.
+    pub async fn allocatable(&self) -> Result<Allocatable, PodResourcesError> {
         let ask = |mut client: PodResourcesListerClient<Channel>| async move {
             client.get_allocatable_resources(wire::AllocatableResourcesRequest {}).await
         };
         let answer = self.call(ask).await.map_err(PodResourcesError)?;
-        Ok(answer.devices.into_iter().map(held).collect())
+        Ok(Allocatable {
+            devices: answer.devices.into_iter().map(held).collect(),
+            cpus: cpus(answer.cpu_ids),
+            memory: answer.memory.into_iter().map(memory).collect(),
+        })
     }
 
     /// Makes a call when its turn has come, and again where kubelet says that there were too many. kubelet is dialled
@@ -164,12 +192,20 @@ impl PodResources {
 }
 
 fn held(devices: wire::ContainerDevices) -> HeldDevices {
-    let nodes = devices.topology.into_iter().flat_map(|topology| topology.nodes);
-    HeldDevices {
-        resource: devices.resource_name,
-        ids: devices.device_ids,
-        nodes: nodes.filter_map(|node| u32::try_from(node.id).ok()).collect(),
-    }
+    HeldDevices { resource: devices.resource_name, ids: devices.device_ids, nodes: nodes(devices.topology) }
+}
+
+fn memory(block: wire::ContainerMemory) -> Memory {
+    Memory { kind: block.memory_type, bytes: block.size, nodes: nodes(block.topology) }
+}
+
+fn nodes(topology: Option<wire::TopologyInfo>) -> NodeSet {
+    let nodes = topology.into_iter().flat_map(|topology| topology.nodes);
+    nodes.filter_map(|node| u32::try_from(node.id).ok()).collect()
+}
+
+fn cpus(ids: Vec<i64>) -> CpuSet {
+    ids.into_iter().filter_map(|id| u32::try_from(id).ok()).collect()
 }
 
 fn containers_of(pod: wire::PodResources) -> impl Iterator<Item = ContainerHoldings> {
@@ -178,7 +214,8 @@ fn containers_of(pod: wire::PodResources) -> impl Iterator<Item = ContainerHoldi
         pod: pod.name.clone(),
         container: container.name,
         devices: container.devices.into_iter().map(held).collect(),
-        cpus: container.cpu_ids.into_iter().filter_map(|id| u32::try_from(id).ok()).collect(),
+        cpus: cpus(container.cpu_ids),
+        memory: container.memory.into_iter().map(memory).collect(),
     })
 }
 

@@ -1,6 +1,7 @@
 //! A Kubernetes API server as those meet it that write to it: it takes what it is sent, counts it, and answers as a test
-//! says.
+//! says. It has every Node that it is asked for, with the labels that were applied to it, and every kind of objects.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,7 +40,7 @@ pub enum Answer {
 /// A request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Asked {
-    /// `POST` or `PATCH`.
+    /// `GET`, `POST` or `PATCH`.
     pub method: String,
     /// With what is after the question mark.
     pub uri: String,
@@ -60,6 +61,8 @@ struct Shared {
     /// For paths that hold these words, the first of which counts.
     answers: Mutex<Vec<(&'static str, Answer)>>,
     asked: watch::Sender<Vec<Asked>>,
+    /// The labels of Nodes, by their paths.
+    labels: Mutex<BTreeMap<String, Value>>,
 }
 
 impl ApiServer {
@@ -67,7 +70,11 @@ impl ApiServer {
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let shared = Arc::new(Shared { answers: Mutex::default(), asked: watch::Sender::new(Vec::new()) });
+        let shared = Arc::new(Shared {
+            answers: Mutex::default(),
+            asked: watch::Sender::new(Vec::new()),
+            labels: Mutex::default(),
+        });
         let router = Router::new().fallback(any(answer)).with_state(Arc::clone(&shared));
         let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self { shared, address, task }
@@ -134,11 +141,35 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         Answer::Hang => std::future::pending().await,
         Answer::Status(code) => return failure(code),
     }
-    if parts.method == "PATCH" {
-        let object = json!({ "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": {} });
-        return object.to_string().into_response();
+    let path = parts.uri.path();
+    let metadata = if let Some(name) = path.strip_prefix("/api/v1/nodes/") {
+        let mut labels = shared.labels.lock().unwrap_or_else(PoisonError::into_inner);
+        if parts.method == "PATCH" {
+            labels.insert(path.to_owned(), body["metadata"]["labels"].clone());
+        }
+        json!({ "name": name, "uid": format!("uid-of-{name}"), "labels": labels.get(path) })
+    } else {
+        json!({})
+    };
+    match parts.method.as_str() {
+        "GET" if path.starts_with("/apis/") => kinds(path).into_response(),
+        "GET" | "PATCH" => {
+            let object =
+                json!({ "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": metadata });
+            object.to_string().into_response()
+        }
+        _ => (StatusCode::CREATED, body.to_string()).into_response(),
     }
-    (StatusCode::CREATED, body.to_string()).into_response()
+}
+
+/// The kinds of a group (`meta/v1.APIResourceList`).
+fn kinds(path: &str) -> String {
+    let kind = json!({
+        "name": "noderesourcetopologies", "singularName": "noderesourcetopology", "kind": "NodeResourceTopology",
+        "namespaced": false, "verbs": ["create", "patch"],
+    });
+    let group = path.trim_start_matches("/apis/");
+    json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group, "resources": [kind] }).to_string()
 }
 
 /// As the API server words it (`meta/v1.Status`).

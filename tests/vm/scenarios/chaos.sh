@@ -38,19 +38,12 @@ strike() {
     echo "$agent $containerd" >/tmp/victims
 }
 
-# removed POD: whether all of it is gone; else /tmp/pods/POD/why says what is in the way. What the runtime does not know any
-# more is not an error to it.
+# removed POD: whether all of it is gone. What the runtime does not know any more is not an error to it.
 removed() {
     sandbox=$(cat "/tmp/pods/$1/sandbox")
-    [ -z "$sandbox" ] ||
-        { cri stop-pod "$sandbox" && cri remove-pod "$sandbox"; } 2>"/tmp/pods/$1/why" || return 1
+    [ -z "$sandbox" ] || { cri stop-pod "$sandbox" && cri remove-pod "$sandbox"; } || return 1
     remove_cgroup_of_pod "$1"
     rm -r "/tmp/pods/$1"
-}
-
-# remove POD: as a kubelet does, again and again.
-remove() {
-    await 240 removed "$1" || check "$1 can be removed" yes "$(cat "/tmp/pods/$1/why")"
 }
 
 start_runtime
@@ -79,14 +72,14 @@ while [ "$made" -lt "$PODS" ]; do
         [ $((made % 10)) != 0 ] || say "$made pods were made, of $pod begun, in $(uptime_seconds) s"
         pods="$pods pod$pod"
     else
-        remove "pod$pod"
+        await 240 removed "pod$pod"
     fi
     if [ -n "$striker" ] && ! wait "$striker"; then
         check "whoever was killed while pod$pod was made runs again" yes ""
     fi
     set -- $pods
     if [ $# -gt "$AT_A_TIME" ]; then
-        remove "$1"
+        await 240 removed "$1"
         shift
         pods=$*
     fi
@@ -105,7 +98,7 @@ set -- $pods
 check "no other rank has a cgroup" $(($# * 2)) "$(rank_cgroups)"
 check "and no other container is in the ledger" $# "$(ls /run/oarlock/ledger | wc -l)"
 for pod in $pods; do
-    remove "$pod"
+    await 60 removed "$pod"
 done
 passes "no cgroup of a rank is left" are_rank_cgroups 0
 check "no entry of the ledger is left" "" "$(ls /run/oarlock/ledger)"

@@ -289,6 +289,7 @@ fn a_holder_of_a_node_has_it_alone_and_the_others_get_it_back() {
         container: "main".to_owned(),
         devices: vec![devices],
         cpus: CpuSet::new(),
+        memory: Vec::new(),
     };
     office.desk.word("sandbox-nodes", Arc::new(vec![word]));
     let created = office.create(&nodes, &container(&nodes, &["OARLOCK_NUMA_NODES=1"], ""));

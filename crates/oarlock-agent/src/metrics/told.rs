@@ -11,7 +11,7 @@ struct ToldLabels {
     outcome: &'static str,
 }
 
-/// The metrics of events and annotations.
+/// The metrics of what was told.
 #[derive(Debug)]
 pub(crate) struct ToldMetrics {
     told: Family<ToldLabels, Counter>,
@@ -23,13 +23,13 @@ impl ToldMetrics {
     pub(super) fn registered(registry: &mut Registry) -> Self {
         let metrics = Self { told: Family::default(), requests: Counter::default() };
         let told = Family::clone(&metrics.told);
-        registry.register("told", "Events and annotations for pods, by what became of them", told);
+        registry.register("told", "What the Kubernetes API was to be told, by what became of it", told);
         registry.register("api_requests", "Requests to the Kubernetes API", metrics.requests.clone());
         metrics
     }
 
-    /// What became of an `event` or an `annotation`: `sent`, `failed`, `dropped` from a full box, or `repeated` and thus
-    /// not sent.
+    /// What became of an `event` or an `annotation` of a pod, or of the host's `labels` or `topology`: `sent`, `failed`,
+    /// `dropped` from a full box, or `repeated` and thus not sent.
     pub(crate) fn told(&self, what: &'static str, outcome: &'static str) {
         self.told.get_or_create(&ToldLabels { what, outcome }).inc();
     }

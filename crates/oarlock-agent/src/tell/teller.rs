@@ -13,8 +13,8 @@ use super::Notice;
 use super::event::event;
 use super::mail::{Letter, Mail, Put};
 use super::pace::Pace;
-use super::placed::Placed;
-use super::server::{Answer, Server};
+use super::placed::{ANNOTATION, Placed};
+use crate::api::{Answer, Server};
 use crate::config::KubernetesConfig;
 use crate::metrics::Metrics;
 
@@ -45,7 +45,7 @@ struct Inbox {
 impl Teller {
     /// A teller that has nothing to tell yet.
     pub(crate) fn new(settings: &KubernetesConfig, metrics: Arc<Metrics>) -> Self {
-        let host = settings.host_name.clone().unwrap_or_else(kernels_name);
+        let host = settings.host();
         let inbox = Inbox { closed: !settings.enabled, ..Inbox::default() };
         Self { settings: settings.clone(), host, metrics, inbox: Mutex::new(inbox), wake: Notify::new() }
     }
@@ -108,12 +108,6 @@ impl Teller {
     }
 }
 
-/// What the kernel calls this host; never empty, as the API asks.
-fn kernels_name() -> String {
-    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    if name.is_empty() { "unknown".to_owned() } else { name }
-}
-
 /// The one who sends.
 struct Sender<'a> {
     teller: &'a Teller,
@@ -143,7 +137,7 @@ impl Sender<'_> {
         metrics.requested();
         let answer = match &letter {
             Letter::Event { notice, at, .. } => server.create(&event(notice, *at, &self.teller.host)).await,
-            Letter::Annotation { pod, value } => server.annotate(pod, value.as_deref()).await,
+            Letter::Annotation { pod, value } => server.annotate(pod, ANNOTATION, value.as_deref()).await,
         };
         self.tries += 1;
         let outcome = match answer {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use oarlock_device_plugin::proto::v1 as wire;
+use oarlock_device_plugin::proto::{v1 as wire, v1beta1};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
@@ -47,9 +47,7 @@ impl Lister {
             let known = view.resources.get(&given.resource);
             for id in &given.ids {
                 let device = known.and_then(|known| known.devices.iter().find(|device| device.id == *id));
-                let topology = device.and_then(|device| device.topology.as_ref()).map(|topology| wire::TopologyInfo {
-                    nodes: topology.nodes.iter().map(|node| wire::NumaNode { id: node.id }).collect(),
-                });
+                let topology = device.and_then(topology);
                 let (resource_name, device_ids) = (given.resource.clone(), vec![id.clone()]);
                 held.push(wire::ContainerDevices { resource_name, device_ids, topology });
             }
@@ -70,6 +68,12 @@ impl Lister {
     }
 }
 
+fn topology(device: &v1beta1::Device) -> Option<wire::TopologyInfo> {
+    device.topology.as_ref().map(|topology| wire::TopologyInfo {
+        nodes: topology.nodes.iter().map(|node| wire::NumaNode { id: node.id }).collect(),
+    })
+}
+
 #[tonic::async_trait]
 impl wire::pod_resources_lister_server::PodResourcesLister for Lister {
     async fn list(
@@ -85,12 +89,15 @@ impl wire::pod_resources_lister_server::PodResourcesLister for Lister {
         _: Request<wire::AllocatableResourcesRequest>,
     ) -> Result<Response<wire::AllocatableResourcesResponse>, Status> {
         self.spend()?;
-        let of = |(name, resource): (&String, &super::Resource)| {
-            let ids: Vec<String> = resource.healthy().map(|device| device.id.clone()).collect();
-            wire::ContainerDevices { resource_name: name.clone(), device_ids: ids, topology: None }
+        let view = self.view.borrow();
+        let of = |name: &String, device: &v1beta1::Device| wire::ContainerDevices {
+            resource_name: name.clone(),
+            device_ids: vec![device.id.clone()],
+            topology: topology(device),
         };
-        let mut devices: Vec<_> = self.view.borrow().resources.iter().map(of).collect();
-        devices.retain(|devices| !devices.device_ids.is_empty());
+        let resources = view.resources.iter();
+        let devices =
+            resources.flat_map(|(name, resource)| resource.healthy().map(move |device| of(name, device))).collect();
         Ok(Response::new(wire::AllocatableResourcesResponse { devices, ..Default::default() }))
     }
 

@@ -10,7 +10,7 @@ use cel::{Context, Env, ExecutionError, Value as Cel, extensions};
 use oarlock_core::Request;
 use serde_json::{Value, json};
 
-use crate::helm::{Helm, documents, root, the};
+use crate::helm::{Helm, documents, main, root};
 
 /// Good ones: keys and values.
 pub(crate) const GOOD: [&[(&str, &str)]; 12] = [
@@ -84,7 +84,7 @@ impl Policy {
         env.add_extension(extensions::strings).unwrap();
         // Kubernetes' own addition to CEL.
         env.add_member_overload("indexOf", "list.indexOf(dyn)", LIST_TYPE, vec![DYN_TYPE], index_of).unwrap();
-        Self { spec: the(objects, "ValidatingAdmissionPolicy")["spec"].clone(), env: Arc::new(env) }
+        Self { spec: main(objects, "ValidatingAdmissionPolicy")["spec"].clone(), env: Arc::new(env) }
     }
 
     fn evaluate(&self, expression: &Value, object: &Value, variables: &HashMap<String, Cel>) -> Cel {
@@ -248,9 +248,9 @@ fn what_becomes_of_bad_annotations_is_said_in_the_values() {
     let objects =
         helm.render(&["admissionPolicy.actions=[\"Warn\",\"Audit\"]", "admissionPolicy.failurePolicy=\"Fail\""]);
     let objects = objects.unwrap();
-    let binding = the(&objects, "ValidatingAdmissionPolicyBinding");
+    let binding = main(&objects, "ValidatingAdmissionPolicyBinding");
     assert_eq!(binding["spec"]["validationActions"], json!(["Warn", "Audit"]));
-    let policy = the(&objects, "ValidatingAdmissionPolicy");
+    let policy = main(&objects, "ValidatingAdmissionPolicy");
     assert_eq!(policy["spec"]["failurePolicy"], "Fail");
     assert_eq!(policy["metadata"]["name"], binding["spec"]["policyName"]);
 }

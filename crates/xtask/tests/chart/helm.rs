@@ -70,6 +70,11 @@ pub(crate) fn the<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
     found[0]
 }
 
+/// The object of a kind that has the chart's own name.
+pub(crate) fn main<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
+    objects.iter().find(|object| object["kind"] == kind && object["metadata"]["name"] == "oarlock").unwrap()
+}
+
 /// The kinds of objects, in order.
 pub(crate) fn kinds(objects: &[Value]) -> Vec<&str> {
     objects.iter().map(|object| object["kind"].as_str().unwrap()).collect()

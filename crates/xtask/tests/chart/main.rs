@@ -6,6 +6,7 @@ mod admission;
 mod helm;
 mod hook;
 mod objects;
+mod own_host;
 mod privileges;
 mod refusals;
 mod server;

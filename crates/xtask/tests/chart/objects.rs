@@ -13,13 +13,15 @@ use serde_json::{Value, json};
 use crate::helm::{Helm, kinds, pod, the};
 
 /// What the defaults make.
-const DEFAULTS: [&str; 7] = [
+const DEFAULTS: [&str; 9] = [
     "ClusterRole",
     "ClusterRoleBinding",
     "ConfigMap",
     "DaemonSet",
     "ServiceAccount",
     "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
     "ValidatingAdmissionPolicyBinding",
 ];
 
@@ -91,14 +93,20 @@ fn a_field_that_kubernetes_does_not_know_is_found_to_be_lost() {
 fn what_is_off_is_not_there_and_what_is_on_is() {
     let Some(helm) = Helm::get() else { return };
     assert_eq!(sorted(&helm.render(&[]).unwrap()), DEFAULTS);
+    let policy = ["ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"];
+    let rights = ["ClusterRole", "ClusterRoleBinding", policy[0], policy[1]];
     for (value, gone) in [
-        ("rbac.create=false", &["ClusterRole", "ClusterRoleBinding"][..]),
-        ("config.kubernetes.enabled=false", &["ClusterRole", "ClusterRoleBinding"]),
+        ("rbac.create=false", &rights[..]),
+        ("config.kubernetes.enabled=false", &rights),
+        ("rbac.ownHostOnly=false", &policy),
         ("serviceAccount.create=false", &["ServiceAccount"]),
-        ("admissionPolicy.enabled=false", &["ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"]),
+        ("admissionPolicy.enabled=false", &policy),
     ] {
         let objects = helm.render(&[value]).unwrap();
-        let expected: Vec<&str> = DEFAULTS.into_iter().filter(|kind| !gone.contains(kind)).collect();
+        let mut expected = DEFAULTS.to_vec();
+        for kind in gone {
+            expected.remove(expected.iter().position(|left| left == kind).unwrap());
+        }
         assert_eq!(sorted(&objects), expected, "{value}");
     }
     for (values, more) in [

@@ -105,13 +105,24 @@ fn rights_in_the_cluster_are_those_that_the_settings_take_and_no_others() {
     let Some(helm) = Helm::get() else { return };
     let events = json!({"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"]});
     let pods = json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["patch"]});
+    let nodes = |verbs: Value| json!({"apiGroups": [""], "resources": ["nodes"], "verbs": verbs});
+    let labels = nodes(json!(["get", "patch"]));
+    let topology = json!({
+        "apiGroups": ["topology.node.k8s.io"], "resources": ["noderesourcetopologies"], "verbs": ["create", "patch"],
+    });
     for (value, rules) in [
-        ("logLevel=\"info\"", json!([events, pods])),
-        ("config.kubernetes.events=false", json!([pods])),
-        ("config.kubernetes.placementAnnotation=false", json!([events])),
+        ("logLevel=\"info\"", json!([events, pods, labels, topology])),
+        ("config.kubernetes.events=false", json!([pods, labels, topology])),
+        ("config.kubernetes.placementAnnotation=false", json!([events, labels, topology])),
+        ("config.kubernetes.nodeLabels=false", json!([events, pods, nodes(json!(["get"])), topology])),
+        ("config.kubernetes.nodeResourceTopology.enabled=false", json!([events, pods, labels])),
     ] {
         assert_eq!(the(&helm.render(&[value]).unwrap(), "ClusterRole")["rules"], rules, "{value}");
     }
+    let none = ["events", "placementAnnotation", "nodeLabels", "nodeResourceTopology.enabled"];
+    let none = none.map(|key| format!("config.kubernetes.{key}=false"));
+    let objects = helm.render(&none.each_ref().map(String::as_str)).unwrap();
+    assert!(!objects.iter().any(|object| object["kind"] == "ClusterRole"), "a role without rights");
     for (value, token) in [("logLevel=\"info\"", true), ("config.kubernetes.enabled=false", false)] {
         assert_eq!(pod(&helm.render(&[value]).unwrap())["automountServiceAccountToken"], token, "{value}");
     }

@@ -20,6 +20,10 @@ fn values_of_the_wrong_type_and_misspelt_keys_are_refused_by_their_name() {
         ("config.health.ignoredXids=[\"79\"]", "at '/config/health/ignoredXids/0'"),
         ("config.gpu.deviceListStrategy=[]", "at '/config/gpu/deviceListStrategy'"),
         ("config.gpu.numaNodes={\"0000:07:00.0\":\"1\"}", "at '/config/gpu/numaNodes"),
+        (
+            "config.kubernetes.nodeResourceTopology.topologyManagerPolicy=\"strict\"",
+            "/topologyManagerPolicy': value must be one of",
+        ),
         ("execEvents=\"yes\"", "at '/execEvents': got string, want boolean"),
         ("metrics.port=70000", "at '/metrics/port'"),
         ("image.digest=\"sha256:12\"", "at '/image/digest'"),

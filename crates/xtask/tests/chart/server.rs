@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::helm::{Helm, root};
 
 /// An API server, its store, and a folder for what they write; they end with it.
-struct Server {
+pub(crate) struct Server {
     folder: tempfile::TempDir,
     programs: PathBuf,
     running: Vec<Child>,
@@ -34,7 +34,7 @@ fn free_port() -> u16 {
 
 impl Server {
     /// Where there is none to be started, it is said.
-    fn start(helm: &Helm) -> Option<Self> {
+    pub(crate) fn start(helm: &Helm) -> Option<Self> {
         let Some(binaries) = env::var_os("OARLOCK_K8S_BIN").map(PathBuf::from) else {
             eprintln!("skipped: $OARLOCK_K8S_BIN names no folder with a kube-apiserver and an etcd");
             return None;
@@ -95,7 +95,7 @@ impl Server {
         Some(server)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -108,7 +108,7 @@ impl Server {
     }
 
     /// Waits until something is so, which takes a busy machine a while.
-    fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
+    pub(crate) fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
         let began = Instant::now();
         while !is_so(self) {
             let logs = ["etcd", "kube-apiserver"].map(|name| fs::read_to_string(self.path(name)).unwrap_or_default());
@@ -118,7 +118,7 @@ impl Server {
     }
 
     /// Runs a command as a shell would in the repository's root, with helm, kubectl and this cluster.
-    fn call(&self, words: &str) -> Output {
+    pub(crate) fn call(&self, words: &str) -> Output {
         let path = format!("{}:{}", self.programs.display(), env::var("PATH").unwrap());
         let mut shell = Command::new("sh");
         shell.args(["-c", words]).current_dir(root()).env("PATH", path).env("KUBECONFIG", self.path("kubeconfig"));
@@ -127,10 +127,16 @@ impl Server {
     }
 
     /// The same, where it has to succeed.
-    fn done(&self, words: &str) -> String {
+    pub(crate) fn done(&self, words: &str) -> String {
         let output = self.call(words);
         assert!(output.status.success(), "{words}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Whether an agent may do something, anywhere: `yes` or `no`.
+    pub(crate) fn lets_agents(&self, what: &str) -> String {
+        let who = "--as system:serviceaccount:oarlock:oarlock --all-namespaces";
+        String::from_utf8(self.call(&format!("kubectl auth can-i {what} {who}")).stdout).unwrap().trim().to_owned()
     }
 
     /// Submits a pod with these annotations, as a trial, and gives what the server has against it.
@@ -151,7 +157,7 @@ impl Server {
 }
 
 /// The commands of a document's consoles that begin with one of these programs.
-fn commands(document: &str, programs: &[&str]) -> Vec<String> {
+pub(crate) fn commands(document: &str, programs: &[&str]) -> Vec<String> {
     let text = fs::read_to_string(root().join(document)).unwrap();
     let lines = text.lines().filter_map(|line| line.strip_prefix("$ "));
     lines.filter(|line| programs.iter().any(|program| line.starts_with(program))).map(str::to_owned).collect()
@@ -180,13 +186,12 @@ fn a_real_server_takes_the_chart_and_refuses_with_the_planners_words() {
     for annotations in crate::admission::GOOD {
         assert_eq!(server.submit(annotations), None, "{annotations:?}");
     }
-    let policy =
-        server.done("kubectl get validatingadmissionpolicy oarlock --output jsonpath='{.status.typeChecking}'");
-    assert!(!policy.contains("warning"), "{policy}");
-    let rights = |verb: &str| {
-        let who = "--as system:serviceaccount:oarlock:oarlock --all-namespaces";
-        String::from_utf8(server.call(&format!("kubectl auth can-i {verb} {who}")).stdout).unwrap().trim().to_owned()
-    };
+    for name in ["oarlock", "oarlock-own-host"] {
+        let words =
+            format!("kubectl get validatingadmissionpolicy {name} --output jsonpath='{{.status.typeChecking}}'");
+        let policy = server.done(&words);
+        assert!(!policy.contains("warning"), "{policy}");
+    }
     for (verb, answer) in [
         ("create events.events.k8s.io", "yes"),
         ("patch pods", "yes"),
@@ -194,9 +199,15 @@ fn a_real_server_takes_the_chart_and_refuses_with_the_planners_words() {
         ("get pods", "no"),
         ("delete pods", "no"),
         ("get secrets", "no"),
-        ("patch nodes", "no"),
+        ("get nodes", "yes"),
+        ("patch nodes", "yes"),
+        ("create nodes", "no"),
+        ("list nodes", "no"),
+        ("delete nodes", "no"),
+        ("patch nodes --subresource status", "no"),
+        ("patch pods --subresource ephemeralcontainers", "no"),
     ] {
-        assert_eq!(rights(verb), answer, "{verb}");
+        assert_eq!(server.lets_agents(verb), answer, "{verb}");
     }
     for command in
         run.iter().filter(|command| command.starts_with("helm upgrade") || command.starts_with("helm uninstall"))

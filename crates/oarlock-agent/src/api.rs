@@ -1,39 +1,38 @@
-//! The API server: one request, and what its answer means.
+//! The Kubernetes API server: one request, and what its answer means.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
-use k8s_openapi::api::core::v1::Pod as ApiPod;
+use k8s_openapi::api::core::v1::{Node, Pod as ApiPod};
 use k8s_openapi::api::events::v1::Event;
-use kube::api::{Api, Patch, PatchParams, PostParams};
-use kube::core::Status;
+use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams, PostParams};
+use kube::core::{GroupVersionKind, Status};
 use kube::{Client, Config};
 use oarlock_kernel::ledger::Pod;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
-use super::placed::ANNOTATION;
-
 /// A server that takes longer does not answer.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
-/// Who owns the annotation, to the server.
+/// Who owns what is written, to the server.
 const FIELD_MANAGER: &str = "oarlock";
 
 /// The server.
-pub(super) struct Server {
+pub(crate) struct Server {
     client: Client,
 }
 
 /// What an answer means for what was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// It is there.
     Done,
-    /// The pod or its namespace is not there any more.
+    /// What it is about is not there, or not any more.
     Gone,
-    /// Something is there that stands against it.
-    Conflict,
+    /// Something is there that stands against it, in the server's words.
+    Conflict(String),
     /// It is not allowed, in the server's words.
     Forbidden(String),
     /// It is not taken, now or later, in the server's words.
@@ -47,13 +46,22 @@ pub(super) enum Answer {
     },
 }
 
+/// A Node object, as far as it matters here.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct NodeSeen {
+    /// Which of those that ever had its name it is.
+    pub(crate) uid: String,
+    /// Its labels.
+    pub(crate) labels: BTreeMap<String, String>,
+}
+
 impl Server {
     /// The server that this process belongs to: `$KUBECONFIG`'s, a kubeconfig file's at its usual place, or that of the
     /// process's own pod. Nothing is sent yet.
-    pub(super) async fn infer() -> Result<Self> {
+    pub(crate) async fn infer() -> Result<Self> {
         // The error's own words hold all its causes.
         let mut config = Config::infer().await.map_err(|error| anyhow!("{error}"))?;
-        // When to try again is decided here, for all requests together.
+        // When to try again is decided by who asks.
         config.default_retry = false;
         config.connect_timeout = Some(ANSWERED_WITHIN);
         let client = Client::try_from(config).context("cannot speak to the server")?;
@@ -61,40 +69,79 @@ impl Server {
     }
 
     /// Makes an event. One that is there already is as good.
-    pub(super) async fn create(&self, event: &Event) -> Answer {
+    pub(crate) async fn create(&self, event: &Event) -> Answer {
         let namespace = event.metadata.namespace.as_deref().unwrap_or_default();
         let events: Api<Event> = Api::namespaced(self.client.clone(), namespace);
-        let sent = timeout(ANSWERED_WITHIN, events.create(&PostParams::default(), event)).await;
-        match answer(sent) {
-            Answer::Conflict => Answer::Done,
-            answer => answer,
+        match sent(events.create(&PostParams::default(), event)).await {
+            Ok(_) | Err(Answer::Conflict(_)) => Answer::Done,
+            Err(answer) => answer,
         }
     }
 
-    /// Writes a pod's annotation, or takes it away. Another pod of the same name is left alone.
-    pub(super) async fn annotate(&self, pod: &Pod, value: Option<&str>) -> Answer {
+    /// Writes an annotation of a pod, or takes it away. Another pod of the same name is left alone.
+    pub(crate) async fn annotate(&self, pod: &Pod, key: &str, value: Option<&str>) -> Answer {
         let pods: Api<ApiPod> = Api::namespaced(self.client.clone(), &pod.namespace);
-        let patch = json!({ "metadata": { "uid": pod.uid, "annotations": { ANNOTATION: value } } });
+        let patch = json!({ "metadata": { "uid": pod.uid, "annotations": { key: value } } });
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         // The pod comes back as its metadata alone.
-        let sent = timeout(ANSWERED_WITHIN, pods.patch_metadata(&pod.name, &params, &Patch::Merge(patch))).await;
-        match answer(sent) {
-            Answer::Conflict => Answer::Gone,
-            answer => answer,
+        match sent(pods.patch_metadata(&pod.name, &params, &Patch::Merge(patch))).await {
+            Ok(_) => Answer::Done,
+            Err(Answer::Conflict(_)) => Answer::Gone,
+            Err(answer) => answer,
         }
+    }
+
+    /// The Node object of this name.
+    pub(crate) async fn node(&self, name: &str) -> Result<NodeSeen, Answer> {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let metadata = sent(nodes.get_metadata(name)).await?.metadata;
+        Ok(NodeSeen { uid: metadata.uid.unwrap_or_default(), labels: metadata.labels.unwrap_or_default() })
+    }
+
+    /// Applies labels to the Node object of this name and uid: those that were applied before and are not among them are
+    /// taken away. It makes no Node.
+    pub(crate) async fn label(&self, name: &str, uid: &str, labels: &BTreeMap<&str, String>) -> Answer {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let metadata = json!({ "name": name, "uid": uid, "labels": labels });
+        let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": metadata });
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        sent(nodes.patch_metadata(name, &params, &Patch::Apply(node))).await.err().unwrap_or(Answer::Done)
+    }
+
+    /// Whether there is a kind of objects. [`Answer::Gone`] is that there is none.
+    pub(crate) async fn knows(&self, kind: &GroupVersionKind) -> Answer {
+        match sent(self.client.list_api_group_resources(&kind.api_version())).await {
+            Ok(known) if known.resources.iter().any(|known| known.kind == kind.kind) => Answer::Done,
+            Ok(_) => Answer::Gone,
+            Err(answer) => answer,
+        }
+    }
+
+    /// Applies an object that belongs to no namespace. Where another has written something else into it, it stays as it is,
+    /// and that is a [`Answer::Conflict`].
+    pub(crate) async fn apply(&self, kind: &GroupVersionKind, plural: &str, name: &str, object: &Value) -> Answer {
+        let kind = ApiResource::from_gvk_with_plural(kind, plural);
+        let objects: Api<DynamicObject> = Api::all_with(self.client.clone(), &kind);
+        let params = PatchParams::apply(FIELD_MANAGER);
+        sent(objects.patch_metadata(name, &params, &Patch::Apply(object))).await.err().unwrap_or(Answer::Done)
     }
 }
 
-fn answer<T>(sent: Result<Result<T, kube::Error>, Elapsed>) -> Answer {
+/// Waits for an answer, and reads it where it is none of success.
+async fn sent<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Answer> {
+    answer(timeout(ANSWERED_WITHIN, request).await)
+}
+
+fn answer<T>(sent: Result<Result<T, kube::Error>, Elapsed>) -> Result<T, Answer> {
     let later = |why| Answer::Later { why, after: None };
-    match sent {
-        Ok(Ok(_)) => Answer::Done,
+    Err(match sent {
+        Ok(Ok(answer)) => return Ok(answer),
         Ok(Err(kube::Error::Api(status))) => of_status(&status),
         // It was taken, by whoever it was: sent again, it would be answered the same.
         Ok(Err(kube::Error::SerdeError(error))) => Answer::Refused(format!("its answer cannot be read: {error}")),
         Ok(Err(error)) => later(chain(&error)),
         Err(_) => later(format!("no answer within {} s", ANSWERED_WITHIN.as_secs())),
-    }
+    })
 }
 
 fn of_status(status: &Status) -> Answer {
@@ -109,7 +156,7 @@ fn of_status(status: &Status) -> Answer {
         }
         403 => Answer::Forbidden(status.message.clone()),
         404 => Answer::Gone,
-        409 => Answer::Conflict,
+        409 => Answer::Conflict(status.message.clone()),
         // A token that has run out is made anew by kubelet.
         401 | 429 | 500.. => Answer::Later {
             why: format!("status {}", status.code),
@@ -155,7 +202,7 @@ mod tests {
                 Answer::Gone,
             ),
             (json!({"code": 404, "reason": "NotFound", "message": "no"}), Answer::Gone),
-            (json!({"code": 409, "reason": "AlreadyExists", "message": "no"}), Answer::Conflict),
+            (json!({"code": 409, "reason": "AlreadyExists", "message": "no"}), Answer::Conflict("no".to_owned())),
             (json!({"code": 401, "reason": "Unauthorized"}), later("status 401", None)),
             (
                 json!({"code": 429, "reason": "TooManyRequests", "details": {"retryAfterSeconds": 7}}),
