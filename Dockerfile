@@ -11,8 +11,11 @@ FROM ${BUILDER} AS programs
 RUN apt-get update && apt-get install -y --no-install-recommends libhwloc-dev libudev-dev pkg-config
 WORKDIR /source
 COPY . .
-RUN cargo build --release --locked --package oarlock-agent --package oarlock-cli --package oarlock-hook \
-    && cp target/release/oarlock target/release/oarlock-agent target/release/oarlock-hook /
+# The hook is copied to hosts, whose C library may be another one: it has its own inside.
+RUN TARGET="$(uname -m)-unknown-linux-musl" && rustup target add "$TARGET" \
+    && cargo build --release --locked --package oarlock-agent --package oarlock-cli \
+    && cargo build --release --locked --package oarlock-hook --target "$TARGET" \
+    && cp target/release/oarlock target/release/oarlock-agent "target/$TARGET/release/oarlock-hook" /
 
 FROM debian:trixie-slim AS base
 RUN apt-get update && apt-get install -y --no-install-recommends libhwloc15 libudev1 && rm -rf /var/lib/apt/lists/*

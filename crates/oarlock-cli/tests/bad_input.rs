@@ -51,7 +51,7 @@ fn a_refused_value_exits_1_and_names_key_value_place_and_rule() {
         ("--smt", "2", "oarlock.dev/smt \"2\": is not one of them (rule: all or one)"),
     ] {
         let call = plan(dir.path(), &["--cpu-map", "auto", flag, value][if flag == "--cpu-map" { 2.. } else { 0.. }]);
-        let line = call.fails(1);
+        let line = call.says("oarlock", 1);
         assert!(line.starts_with("oarlock: refused: ") && line.contains(words), "{flag} {value}: {line}");
         assert_eq!(call.stdout, "");
     }
@@ -88,10 +88,10 @@ fn a_wrong_call_exits_2() {
         (&["surplus"], "'surplus'"),
     ] {
         let call = plan(dir.path(), args);
-        let line = call.fails(2);
+        let line = call.says("oarlock", 2);
         assert!(line.contains(words), "{args:?}: {line}");
     }
-    assert!(oarlock(&["fly"]).fails(2).contains("'fly'"));
+    assert!(oarlock(&["fly"]).says("oarlock", 2).contains("'fly'"));
     assert_eq!(oarlock(&[]).status, 2);
 }
 
@@ -99,7 +99,7 @@ fn a_wrong_call_exits_2() {
 fn no_cpu_left_is_a_refusal() {
     let dir = machine();
     for args in [["--allowed-cpus", "3,7"], ["--allowed-cpus", "100-200"], ["--reserved-cpus", "0-7"]] {
-        let line = plan(dir.path(), &[&["--cpu-map", "auto"], &args[..]].concat()).fails(1).to_owned();
+        let line = plan(dir.path(), &[&["--cpu-map", "auto"], &args[..]].concat()).says("oarlock", 1).to_owned();
         assert!(line.contains("no cpu is left"), "{line}");
     }
 }
@@ -144,7 +144,7 @@ fn a_source_that_is_none_is_said_to_be_none() {
     ] {
         for command in ["topology", "plan", "capture"] {
             let call = oarlock(&[command, "--machine", &source]);
-            let line = call.fails(1);
+            let line = call.says("oarlock", 1);
             assert!(line.contains(words), "{command} {source}: {line}");
             assert_eq!(call.stdout, "");
         }
@@ -171,8 +171,8 @@ fn a_file_of_objects_that_is_none_is_said_to_be_none() {
     ] {
         fs::write(&path, &content).unwrap();
         let call = plan(dir.path(), &["-f", path.to_str().unwrap()]);
-        let line = call.fails(1);
+        let line = call.says("oarlock", 1);
         assert!(line.contains(words), "{content}: {line}");
     }
-    assert!(plan(dir.path(), &["-f", "/absent.yaml"]).fails(1).contains("/absent.yaml"));
+    assert!(plan(dir.path(), &["-f", "/absent.yaml"]).says("oarlock", 1).contains("/absent.yaml"));
 }

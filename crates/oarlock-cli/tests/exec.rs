@@ -14,7 +14,7 @@ fn exec(variables: &[(&str, &str)], arguments: &[&str]) -> Call {
 
 #[track_caller]
 fn one_line(said: &Call, status: i32, contents: &str) {
-    let line = said.fails(status);
+    let line = said.says("oarlock", status);
     assert!(said.stdout.is_empty() && line.contains(contents), "{said:?} lacks {contents}");
 }
 

@@ -248,7 +248,7 @@ fn a_file_that_is_no_entry_is_said_and_proves_nothing() {
     let (status, report) = host.json(&["verify", "--all"]);
     assert_eq!((status, &report["as_planned"], &report["problems"][0]), (1, &false.into(), &problem.into()));
     assert_eq!(host.call(&["verify", "--container", "a1"]).status, 0);
-    assert_eq!(host.call(&["verify", "--container", "b2"]).fails(1), format!("oarlock: {problem}"));
+    assert_eq!(host.call(&["verify", "--container", "b2"]).says("oarlock", 1), format!("oarlock: {problem}"));
     let said = host.call(&["unpin", "--all"]);
     assert_eq!((said.status, said.stderr.trim_end()), (1, &*format!("oarlock: {problem}")));
 }
@@ -262,7 +262,7 @@ fn a_container_is_named_by_enough_of_its_id() {
     assert_eq!(host.json(&["verify", "--container", "a1"]).1["containers"][0]["id"], "a1");
     assert_eq!(host.json(&["verify", "--container", "b"]).1["containers"][0]["id"], "b2");
     assert_eq!(
-        host.call(&["verify", "--container", "a"]).fails(1),
+        host.call(&["verify", "--container", "a"]).says("oarlock", 1),
         "oarlock: 2 containers have an id that begins with \"a\""
     );
     let folder = host.run.path().display();
@@ -272,7 +272,7 @@ fn a_container_is_named_by_enough_of_its_id() {
         ("--pod", "ml/other", "pod \"ml\"/\"other\""),
     ] {
         let expected = format!("oarlock: {said} is not in the ledger in \"{folder}\"");
-        assert_eq!(host.call(&["verify", flag, what]).fails(1), expected);
+        assert_eq!(host.call(&["verify", flag, what]).says("oarlock", 1), expected);
     }
 }
 
@@ -288,7 +288,7 @@ fn a_call_that_names_nothing_or_two_things_is_wrong() {
         &["unpin", "--all", "--container", "a1"],
         &["status", "--all"],
     ] {
-        host.call(arguments).fails(2);
+        host.call(arguments).says("oarlock", 2);
     }
 }
 

@@ -147,7 +147,7 @@ fn a_lost_gpu_is_left_out_by_name_and_the_others_keep_their_numbers() {
     assert!(call.stderr.starts_with("oarlock: NVML cannot reach gpu 3: the gpu is lost: "), "{call:?}");
     assert_eq!(machine["link_matrix"]["rows"]["GPU7"][3], "NV12");
     let refused = oarlock(library(), stub.env(), &["plan", "--cpu-map", "auto", "--gpus", "3"]);
-    assert!(refused.fails(1).contains("has no gpu 3"), "{refused:?}");
+    assert!(refused.says("oarlock", 1).contains("has no gpu 3"), "{refused:?}");
     stub.order("back 3");
     assert_eq!(json(&oarlock(library(), stub.env(), &["capture"]))["gpus"].as_array().unwrap().len(), 8);
 }

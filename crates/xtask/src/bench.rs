@@ -77,7 +77,7 @@ const GOALS: [Goal; 13] = [
 pub(crate) fn run() -> Result<()> {
     let mut progress = Progress::begin();
     progress.step("packages for building");
-    packages::require(&[For::Building])?;
+    packages::require(&[For::Building, For::Benchmarks])?;
     progress.step("benchmarks: cargo bench");
     let packages = ["--package", "oarlock-core", "--package", "oarlock-kernel", "--package", "oarlock-device-plugin"];
     command::run(cargo().arg("bench").args(packages).args(["--locked", "--bench", "*"]))?;
@@ -85,8 +85,7 @@ pub(crate) fn run() -> Result<()> {
     let agent = agent()?;
     progress.step(format!("the whole process, {RUNS} times"));
     let programs = build::release_programs(&[("oarlock-cli", "oarlock")])?;
-    // By itself: with others it would be linked to what they need.
-    let hooks = build::release_programs(&[("oarlock-hook", "oarlock-hook")])?;
+    let hook = build::hook()?;
     let process = process_median(&programs[0], &workspace().join(MACHINE_FILE))?;
 
     let machine = machine(Path::new("/"));
@@ -96,7 +95,7 @@ pub(crate) fn run() -> Result<()> {
         row("`oarlock plan`, whole process, on a saved machine file", "≤ 10 ms", process, &machine),
     ];
     rows.extend(agent_rows(&agent, &machine)?);
-    for [what, promised, measured] in hook::rows(&hooks[0], &workspace().join(MACHINE_FILE))? {
+    for [what, promised, measured] in hook::rows(&hook, &workspace().join(MACHINE_FILE))? {
         rows.push(format!("| {what} | {promised} | {measured} | {machine} |"));
     }
     let criterion = target_folder().join("criterion");

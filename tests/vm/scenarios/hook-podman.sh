@@ -4,75 +4,19 @@
 . "$VM/ranks.sh"
 . "$VM/node.sh"
 . "$VM/pod.sh"
+. "$VM/hooked.sh"
+. "$VM/podman.sh"
 
-STARTS=${STARTS:-20}
+STARTS=5
 RESERVED_CPUS=
 LAST_NODE=$(entry $((RANKS - 1)) "$GPU_NODES")
 ALL_CPUS=$(cat /sys/devices/system/cpu/online)
 ALL_NODES=$(cat /sys/devices/system/node/has_memory)
-LEDGER=/run/oarlock/ledger
-SYSLOG=/tmp/messages
-ROOT=/var/lib/root
 
 trap 'keep_logs agent; send messages "$SYSLOG"' EXIT
 
-podman() {
-    /usr/bin/podman --cgroup-manager="$CGROUP_DRIVER" --log-level=warn "$@"
-}
-
-# run RUNTIME NAME ANNOTATIONS GPUS COMMAND...: a container that runs. Annotations and GPUs are separated by spaces.
-run() {
-    runtime=$1
-    name=$2
-    annotations=$(for annotation in $3; do printf -- '--annotation oarlock.dev/%s ' "$annotation"; done)
-    names=
-    for index in $4; do names="$names${names:+,}$(uuid_of "$index")"; done
-    shift 4
-    mkdir -p "/tmp/pods/$name/log"
-    # shellcheck disable=SC2086 # One --annotation each.
-    podman --runtime "$runtime" run --detach --name "$name" --network host --log-driver k8s-file \
-        --log-opt "path=/tmp/pods/$name/log/main.log" --env "NVIDIA_VISIBLE_DEVICES=$names" $annotations \
-        --rootfs "$ROOT" "$@" || return 1
-    podman inspect --format '{{.State.Pid}}' "$name" >"/tmp/pods/$name/main.pid"
-}
-
-# gone NAME: it is stopped and removed.
-gone() {
-    podman rm --force --time 0 "$1" >/dev/null
-    rm -r "/tmp/pods/$1"
-}
-
-entries() {
-    find "$LEDGER" -name '*.json' 2>/dev/null | wc -l
-}
-
-said() {
-    grep -q -F -- "$1" "$SYSLOG" && echo yes || echo no
-}
-
-rank_variable() {
-    tr '\0' '\n' <"/proc/$(launcher_of "$1" main)/environ" | sed -n "s/^$2=//p"
-}
-
-prepare_host
-syslogd -O "$SYSLOG"
-mkdir -p /etc/containers /var/lib/containers /usr/local/bin /dev/shm /dev/pts
-mount -t tmpfs shm /dev/shm
-mount -t devpts pts /dev/pts
-cat >/etc/containers/containers.conf <<END
-[engine]
-no_pivot_root = true
-events_logger = "file"
-[containers]
-seccomp_profile = "unconfined"
-pids_limit = 0
-END
-printf '[storage]\ndriver = "vfs"\nrunroot = "/run/containers"\ngraphroot = "/var/lib/containers"\n' \
-    >/etc/containers/storage.conf
-echo '{"default": [{"type": "insecureAcceptAnything"}]}' >/etc/containers/policy.json
-fill_root "$ROOT"
-mkdir -p "$ROOT/proc" "$ROOT/sys" "$ROOT/dev" "$ROOT/etc" "$ROOT/run"
-say "$(podman --version), $(crun --version | head -n 1), $(runc --version | head -n 1), $CGROUP_DRIVER: $(uptime_seconds) s"
+start_podman
+start_syslog
 oarlock hook install --runtime podman
 
 for runtime in crun runc; do
@@ -84,8 +28,7 @@ for runtime in crun runc; do
         "$(cpus_of "$LAST_NODE") $LAST_NODE" \
         "$(status_of "$launcher" Cpus_allowed_list) $(status_of "$launcher" Mems_allowed_list)"
     check "$whole: its ranks are told" "$(cpus_of "$LAST_NODE")" "$(rank_variable $whole OARLOCK_RANK_CPUS)"
-    check "$whole: the ledger has it and its cgroup" yes \
-        "$(grep -q "\"cgroup\":\"$(sed -n 's/^0:://p' "/proc/$launcher/cgroup")\"" $LEDGER/*.json && echo yes)"
+    check "$whole: the ledger has it and its cgroup" yes "$(has_cgroup_of "$launcher")"
     check "$whole: that no agent binds its ranks is said" yes "$(said 'bound as a whole')"
     podman stop --time 0 $whole >/dev/null
     check "$whole: stopped, nothing is left in the ledger" 0 "$(entries)"
@@ -132,6 +75,7 @@ for runtime in crun runc; do
     passes "$job: removed, with the cgroups of its ranks" are_rank_cgroups 0
 done
 
+began=$(uptime_seconds)
 number=1
 while [ "$number" -le "$STARTS" ]; do
     run crun "start$number" "cpu-map=$LAST_NODE mem-map=auto" "" sleep 100000
@@ -140,9 +84,9 @@ while [ "$number" -le "$STARTS" ]; do
     gone "start$number"
     number=$((number + 1))
 done
+say "$STARTS starts and stops: $(($(uptime_seconds) - began)) s"
 check "after $STARTS starts and stops: nothing in the ledger" 0 "$(entries)"
-check "after $STARTS starts and stops: no cgroup of a container" "" \
-    "$(find /sys/fs/cgroup -type d -name 'libpod-*' ! -name '*conmon*')"
+check "after $STARTS starts and stops: no cgroup of a container" "" "$(cgroups_of_containers)"
 
 # What a rootless podman calls is root in a user namespace only.
 rootless="{\"annotations\":{\"oarlock.dev/cpu-map\":\"0\"},\"linux\":{\"cgroupsPath\":\"/libpod-$(seq -s '' 1000 1015)\"}}"

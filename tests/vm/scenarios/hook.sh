@@ -4,8 +4,9 @@
 . "$VM/ranks.sh"
 . "$VM/node.sh"
 . "$VM/pod.sh"
+. "$VM/hooked.sh"
 
-STARTS=${STARTS:-20}
+STARTS=5
 # Expectations here are whole nodes.
 RESERVED_CPUS=
 LAST_NODE=$(entry $((RANKS - 1)) "$GPU_NODES")
@@ -14,8 +15,6 @@ ON_LAST="\"oarlock.dev/cpu-map\":\"$LAST_NODE\",\"oarlock.dev/mem-map\":\"auto\"
 ALL_GPUS=$(seq -s ' ' 0 $((RANKS - 1)))
 ALL_CPUS=$(cat /sys/devices/system/cpu/online)
 ALL_NODES=$(cat /sys/devices/system/node/has_memory)
-LEDGER=/run/oarlock/ledger
-SYSLOG=/tmp/messages
 
 trap 'keep_logs containerd agent; send messages "$SYSLOG"' EXIT
 
@@ -29,29 +28,12 @@ settings_as_printed() {
     echo "SystemdCgroup = $([ "$CGROUP_DRIVER" = systemd ] && echo true || echo false)"
 }
 
-# said TEXT: whether the system's log has it.
-said() {
-    grep -q -F -- "$1" "$SYSLOG" && echo yes || echo no
-}
-
-# entries: how many containers the ledger holds.
-entries() {
-    find "$LEDGER" -name '*.json' 2>/dev/null | wc -l
-}
-
-# are_entries COUNT: whether it holds so many.
-are_entries() {
-    [ "$(entries)" = "$1" ]
-}
-
-# rank_variable POD NAME: of the container's first process.
-rank_variable() {
-    tr '\0' '\n' <"/proc/$(launcher_of "$1" main)/environ" | sed -n "s/^$2=//p"
-}
-
 prepare_host
-syslogd -O "$SYSLOG"
+start_syslog
 mkdir -p /usr/local/bin
+mkdir /tmp/alone
+cp /bin/oarlock-hook /tmp/alone
+check "the hook runs where no library is" yes "$(chroot /tmp/alone /oarlock-hook --version >/dev/null && echo yes)"
 oarlock hook install --runtime containerd --real "$OCI_RUNTIME" >/tmp/installed
 cat /tmp/installed
 MORE_SETTINGS=settings_as_printed
@@ -75,7 +57,7 @@ check "whole: and memory of node $LAST_NODE" "$LAST_NODE" "$(status_of "$launche
 )
 check "whole: its ranks are told" "$(cpus_of "$LAST_NODE")" "$(rank_variable whole OARLOCK_RANK_CPUS)"
 check "whole: the ledger has it" 1 "$(entries)"
-check "whole: and its cgroup" yes "$(grep -q "\"cgroup\":\"$(sed -n 's/^0:://p' "/proc/$launcher/cgroup")\"" $LEDGER/*.json && echo yes)"
+check "whole: and its cgroup" yes "$(has_cgroup_of "$launcher")"
 check "whole: that no agent binds its ranks is said" yes "$(said 'bound as a whole')"
 check "whole: how long the look at the machine took is said" yes "$(said 'read the machine in')"
 oarlock status
@@ -146,6 +128,7 @@ check "killed: the next container has its place" "$(cpus_of "$LAST_NODE")" \
 check "killed: and the ledger no other" 1 "$(entries)"
 remove_pod_now after
 
+began=$(uptime_seconds)
 number=1
 while [ "$number" -le "$STARTS" ]; do
     put_sandbox "pod$number" "$ON_LAST"
@@ -155,6 +138,7 @@ while [ "$number" -le "$STARTS" ]; do
     remove_pod_now "pod$number"
     number=$((number + 1))
 done
+say "$STARTS starts and stops: $(($(uptime_seconds) - began)) s"
 check "after $STARTS starts and stops: nothing in the ledger" 0 "$(entries)"
 check "after $STARTS starts and stops: nothing in the run folder but what the agent keeps" \
     "agent.lock ledger ledger.lock machine.json" "$(ls /run/oarlock | paste -s -d' ')"
@@ -174,10 +158,16 @@ by_hand() {
         echo "$call: $seen $(sed -n 's/.*"status": *"\([a-z]*\)".*/\1/p' /tmp/said-by-hand)"
     done
 }
-by_hand "$OCI_RUNTIME" >real
-by_hand "/usr/local/bin/oarlock-runtime-$OCI_RUNTIME" >wrapped
+cp /tmp/bundle/config.json /tmp/plain.json
+for asks in no yes; do
+    [ $asks = no ] || sed -i "s|\"linux\": {|\"annotations\": {$AUTO}, &|" /tmp/bundle/config.json
+    by_hand "$OCI_RUNTIME" >real
+    by_hand "/usr/local/bin/oarlock-runtime-$OCI_RUNTIME" >wrapped
+    check "by hand, it asks for a place: $asks: as the real runtime" "$(cat real)" "$(cat wrapped)"
+done
 cat real
-check "by hand: as the real runtime" "$(cat real)" "$(cat wrapped)"
+check "by hand: it was placed" yes "$(grep -q OARLOCK_RANK_CPUS /tmp/bundle/config.json && echo yes)"
+check "by hand: nothing is left in the ledger" 0 "$(entries)"
 
 # each COUNT COMMAND...: milliseconds that each of so many calls takes. No check: these CPUs are emulated.
 each() {
@@ -199,8 +189,9 @@ create_and_delete() {
     "$OCI_RUNTIME" delete --force timed
 }
 
+cp /tmp/plain.json /tmp/bundle/config.json
 sed "s|\"linux\": {|\"annotations\": {$AUTO}, \"linux\": {\"cgroupsPath\": \"/libpod-$(seq -s '' 1000 1015)\",|" \
-    /tmp/bundle/config.json >/tmp/filtered.json
+    /tmp/plain.json >/tmp/filtered.json
 check "filter: it places" yes "$(filter | grep -q OARLOCK_RANK_CPUS && echo yes)"
 say "/bin/true $(each 20 busybox true), the filter $(each 20 filter), $OCI_RUNTIME create and delete $(each 5 create_and_delete)"
 oarlock hook uninstall

@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Output;
 
+use oarlock_testkit::Call;
 use serde_json::{Value, json};
 
+/// What begins every line of the program's.
+pub(crate) const NAME: &str = "oarlock-hook";
 /// This boot of the host.
 const BOOT: &str = "0b007-1d";
 /// A container's id, as podman makes them.
@@ -14,14 +16,6 @@ pub(crate) const ID: &str = "aaaabbbbccccddddeeeeffff000011112222333344445555666
 /// The host.
 pub(crate) struct Host {
     folder: tempfile::TempDir,
-}
-
-/// What a call did.
-#[derive(Debug)]
-pub(crate) struct Call {
-    pub(crate) status: i32,
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
 }
 
 impl Host {
@@ -112,24 +106,4 @@ pub(crate) fn config(annotations: &[(&str, &str)]) -> Value {
 pub(crate) fn variable(config: &Value, key: &str) -> Option<String> {
     let env = config["process"]["env"].as_array().unwrap().iter();
     env.filter_map(|entry| entry.as_str()?.strip_prefix(key)?.strip_prefix('=')).next_back().map(str::to_owned)
-}
-
-impl From<Output> for Call {
-    fn from(output: Output) -> Self {
-        Self {
-            status: output.status.code().unwrap(),
-            stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8(output.stderr).unwrap(),
-        }
-    }
-}
-
-impl Call {
-    /// The one line on standard error, after checking that it is one, and the exit status.
-    #[track_caller]
-    pub(crate) fn says(&self, status: i32) -> &str {
-        assert_eq!(self.status, status, "{self:?}");
-        assert!(self.stderr.starts_with("oarlock-hook: ") && self.stderr.matches('\n').count() == 1, "{self:?}");
-        self.stderr.trim_end()
-    }
 }

@@ -3,9 +3,10 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
+use oarlock_testkit::Call;
 use serde_json::{Value, json};
 
-use crate::host::{Call, Host, names_in, program};
+use crate::host::{Host, NAME, names_in, program};
 
 fn call(host: &Host, command: &str, arguments: &[&str]) -> Call {
     let (hooks, bin) = (host.path("etc/hooks.d"), host.path("bin"));
@@ -138,7 +139,7 @@ fn from_a_container_containerds_runtime_is_a_link_to_the_copy_that_a_second_call
 fn from_another_root_without_a_copy_there_nothing_would_be_called() {
     let host = Host::new();
     let call = call(&host, "install", &["--runtime", "crio", "--root", "/host"]);
-    assert!(call.says(2).contains("--copy-to"), "{call:?}");
+    assert!(call.says(NAME, 2).contains("--copy-to"), "{call:?}");
     assert_eq!(host.names_in("etc"), [""; 0]);
 }
 
@@ -147,5 +148,5 @@ fn a_folder_that_cannot_be_written_is_an_error_in_one_line() {
     let host = Host::new();
     host.write("etc", "no folder");
     let call = call(&host, "install", &["--runtime", "crio"]);
-    assert!(call.says(1).contains("failed to write"), "{call:?}");
+    assert!(call.says(NAME, 1).contains("failed to write"), "{call:?}");
 }

@@ -3,10 +3,10 @@
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 
-use oarlock_testkit::SysTree;
+use oarlock_testkit::{Call, SysTree};
 use serde_json::{Value, json};
 
-use crate::host::{Call, Host, ID, config, variable};
+use crate::host::{Host, ID, NAME, config, variable};
 
 /// What comes out of the filter.
 fn filtered(host: &Host, config: &Value) -> Value {
@@ -73,10 +73,10 @@ fn a_failure_breaks_no_container_that_does_not_ask_to_be_refused() {
     ] {
         let call = host.stage("precreate", text);
         is_handed_on(&call, text);
-        assert!(call.says(0).contains(words), "{call:?}");
+        assert!(call.says(NAME, 0).contains(words), "{call:?}");
     }
     let refused = host.stage("precreate", config(&[("rank-gpus", "9"), ("on-failure", "refuse")]).to_string());
-    assert!(refused.says(1).contains("oarlock.dev/rank-gpus \"9\""), "{refused:?}");
+    assert!(refused.says(NAME, 1).contains("oarlock.dev/rank-gpus \"9\""), "{refused:?}");
     assert_eq!(refused.stdout, "");
     assert_eq!(host.names_in("run/ledger"), [""; 0]);
 }
@@ -91,7 +91,7 @@ fn a_configuration_of_ten_megabytes_is_placed_and_an_endless_one_refused() {
     assert_eq!(after["linux"]["resources"]["cpu"]["cpus"], "1-7");
     long["x-later"] = "y".repeat(16 << 20).into();
     let call = host.stage("precreate", long.to_string());
-    assert!(call.says(1).contains("is longer than 16777216 bytes"), "it cannot be handed on whole");
+    assert!(call.says(NAME, 1).contains("is longer than 16777216 bytes"), "it cannot be handed on whole");
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn hostile_annotations_are_refused_in_one_short_line() {
         let text = config(&[(key, value)]).to_string();
         let call = host.stage("precreate", text.as_str());
         is_handed_on(&call, &text);
-        let said = call.says(0);
+        let said = call.says(NAME, 0);
         assert!(said.contains(&format!("oarlock.dev/{key}")) && said.len() < 2200, "{} bytes: {said}", said.len());
     }
 }
@@ -118,7 +118,7 @@ fn a_ledger_that_somebody_else_holds_is_waited_for_a_bounded_time() {
     let text = config(&[]).to_string();
     let call = host.stage("precreate", text.as_str());
     is_handed_on(&call, &text);
-    assert!(call.says(0).contains("has been held by another process"), "{call:?}");
+    assert!(call.says(NAME, 0).contains("has been held by another process"), "{call:?}");
     drop(lock);
     assert_eq!(variable(&filtered(&host, &config(&[])), "OARLOCK_RANKS").as_deref(), Some("2"));
 }
@@ -130,7 +130,7 @@ fn a_machine_file_of_another_boot_is_not_believed() {
     let text = config(&[]).to_string();
     let call = host.stage("precreate", text.as_str());
     is_handed_on(&call, &text);
-    assert!(call.says(0).contains("the machine is not known"), "there are no files to read it from: {call:?}");
+    assert!(call.says(NAME, 0).contains("the machine is not known"), "there are no files to read it from: {call:?}");
     // Two nodes, numbered the other way round.
     SysTree::new(2, 1, 1, 4, 1).node_ids(&[1, 0]).write(&host.path("")).unwrap();
     let mut numa = config(&[("ranks", "2")]);
@@ -147,7 +147,7 @@ fn exclusive_containers_do_not_overlap_though_none_runs_yet() {
     assert_eq!(cpus(of("a")).as_deref(), Some("4-7"));
     assert_eq!(cpus(of("0")).as_deref(), Some("1-3"), "what is left, on the other node");
     let third = host.stage("precreate", of("1").to_string());
-    let said = third.says(0);
+    let said = third.says(NAME, 0);
     assert!(said.contains("oci/aaaabbbbcccc") && said.contains("oci/0000bbbbcccc"), "who holds them is named: {said}");
 }
 
@@ -204,7 +204,7 @@ fn a_state_or_bundle_that_is_no_such_thing_breaks_no_container() {
     let whole = state(&bundle, 1).to_string();
     let fails = |text: &str, words: &str| {
         let call = host.stage("createRuntime", text);
-        assert!(call.says(0).contains(words), "{words}: {call:?}");
+        assert!(call.says(NAME, 0).contains(words), "{words}: {call:?}");
     };
     fails("", "is not an OCI container's state");
     fails(&whole[..whole.len() - 9], "is not an OCI container's state");
@@ -231,16 +231,16 @@ fn a_host_without_cgroup_v2_and_a_rootless_runtime_are_refused_with_words() {
     host.write("bundle/config.json", &config(&[]).to_string());
     let bundle = host.path("bundle").display().to_string();
     let call = host.stage("createRuntime", state(&bundle, 1).to_string());
-    assert!(call.says(0).contains("is not a cgroup2 file system"), "a folder is none: {call:?}");
+    assert!(call.says(NAME, 0).contains("is not a cgroup2 file system"), "a folder is none: {call:?}");
     fs::remove_file(host.path("sys/fs/cgroup/cgroup.controllers")).unwrap();
     let call = host.stage("createRuntime", state(&bundle, 1).to_string());
-    assert!(call.says(0).contains("is no cgroup v2 tree"), "{call:?}");
+    assert!(call.says(NAME, 0).contains("is no cgroup v2 tree"), "{call:?}");
     host.write("proc/self/uid_map", "0 1000 1\n1 100000 65536\n");
     let call = host.stage("createRuntime", state(&bundle, 1).to_string());
-    assert!(call.says(0).contains("rootless: this is root in a user namespace only"), "{call:?}");
+    assert!(call.says(NAME, 0).contains("rootless: this is root in a user namespace only"), "{call:?}");
     host.write("bundle/config.json", &config(&[("on-failure", "refuse")]).to_string());
     let call = host.stage("prestart", state(&bundle, 1).to_string());
-    assert!(call.says(1).contains("rootless"), "{call:?}");
+    assert!(call.says(NAME, 1).contains("rootless"), "{call:?}");
 }
 
 #[test]

@@ -5,9 +5,10 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use oarlock_testkit::Call;
 use serde_json::Value;
 
-use crate::host::{Call, Host, ID, config, names_in, program, variable};
+use crate::host::{Host, ID, NAME, config, names_in, program, variable};
 
 /// A runtime that writes down how it was called, and does as `$DO` says.
 const REAL: &str = r#"#!/bin/sh
@@ -107,7 +108,7 @@ fn what_cannot_be_placed_is_created_as_it_is_unless_it_asks_to_be_refused() {
     let log = host.path("log.json").display().to_string();
     let words = ["--log", &log, "--log-format", "json", "create", "--bundle", &path, ID];
     let refused = call(&host, &words, "exit 0");
-    assert!(refused.says(1).contains("oarlock.dev/ranks \"0\""), "{refused:?}");
+    assert!(refused.says(NAME, 1).contains("oarlock.dev/ranks \"0\""), "{refused:?}");
     let told: Value = serde_json::from_str(&fs::read_to_string(log).unwrap()).unwrap();
     assert_eq!(told["level"], "error");
     assert!(told["msg"].as_str().unwrap().contains("oarlock.dev/ranks \"0\""), "where containerd looks: {told}");
@@ -170,5 +171,5 @@ fn by_its_name_it_is_a_runtime_in_front_of_the_one_named_or_found_and_never_of_i
     assert_eq!(names_in(&links).len(), 3);
     let own = env!("CARGO_BIN_EXE_oarlock-hook");
     let call: Call = program().args(["runtime", "--real", own, "create", "x"]).output().unwrap().into();
-    assert!(call.says(1).contains("there is no other OCI runtime here"), "{call:?}");
+    assert!(call.says(NAME, 1).contains("there is no other OCI runtime here"), "{call:?}");
 }

@@ -1,4 +1,4 @@
-//! The hook as a whole process, beside `/bin/true`.
+//! The hook as a whole process, beside `/bin/true` and beside what an OCI runtime takes to create a container.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -6,23 +6,24 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{RUNS, three_digits};
+use crate::command;
 
 /// Rows of the table: what, goal, measured.
 pub(super) fn rows(hook: &Path, machine: &Path) -> Result<Vec<[String; 3]>> {
     let host = tempfile::tempdir().context("cannot make a folder")?;
     let config = host.path().join("config.json");
     write_host(host.path(), &config)?;
-    let idle = measure(|| Command::new("/bin/true"))?;
+    let idle = measure(|| quiet(Command::new("/bin/true")))?;
     let placed = measure(|| {
         let mut call = Command::new(hook);
         call.arg("precreate").arg("--host-root").arg(host.path()).arg("--run-dir").arg(host.path().join("run"));
         call.arg("--machine").arg(machine);
         // A file that cannot be opened is told by the call itself.
         call.stdin(File::open(&config).map_or_else(|_| Stdio::null(), Stdio::from));
-        call
+        quiet(call)
     })?;
     let entries = fs::read_dir(host.path().join("run/ledger")).context("the hook has placed nothing")?.count();
     ensure!(entries == 1, "the hook has left {entries} files for one container");
@@ -31,8 +32,9 @@ pub(super) fn rows(hook: &Path, machine: &Path) -> Result<Vec<[String; 3]>> {
     Ok(vec![
         ["`/bin/true`, whole process: p50, p99".to_owned(), "–".to_owned(), both(idle)],
         ["`oarlock-hook`, whole process, 8 ranks on a DGX-size machine: p50, p99".to_owned(), goal, both(placed)],
+        crun(&host.path().join("bundle"), hook)?,
         [
-            "`oarlock-hook`, the program".to_owned(),
+            "`oarlock-hook`, the program, static".to_owned(),
             "–".to_owned(),
             format!("{:.1} MiB", size as f64 / f64::from(1 << 20)),
         ],
@@ -74,17 +76,55 @@ fn write_host(host: &Path, config: &Path) -> Result<()> {
         .with_context(|| format!("cannot write below {}", host.display()))
 }
 
-/// The median, and what one call of a hundred takes longer than.
-fn measure(call: impl Fn() -> Command) -> Result<(Duration, Duration)> {
-    let mut times = Vec::with_capacity(RUNS);
-    for _ in 0..RUNS {
-        let mut call = call();
-        let began = Instant::now();
-        let output = call.stdout(Stdio::null()).stderr(Stdio::piped()).output().context("cannot run the hook")?;
-        times.push(began.elapsed());
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success() && said.is_empty(), "{call:?} ended with {}: {said}", output.status);
+/// What crun takes to create a container of this program, which is the whole of its root.
+fn crun(bundle: &Path, program: &Path) -> Result<[String; 3]> {
+    const ID: &str = "oarlock-bench";
+    let row = |measured| ["`crun create`, whole process: p50, p99".to_owned(), "–".to_owned(), measured];
+    if !rustix::process::geteuid().is_root() {
+        return Ok(row("not measured: only root makes containers".to_owned()));
     }
+    if Path::new("/sys/fs/cgroup/unified/cgroup.procs").exists() {
+        return Ok(row("not measured: crun makes no containers where there is more than one cgroup tree".to_owned()));
+    }
+    let root = bundle.join("rootfs");
+    fs::create_dir_all(&root).with_context(|| format!("cannot make {}", root.display()))?;
+    fs::copy(program, root.join("program")).with_context(|| format!("cannot copy {}", program.display()))?;
+    command::capture(Command::new("crun").arg("spec").current_dir(bundle))?;
+    let path = bundle.join("config.json");
+    let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut config: Value = serde_json::from_slice(&text).context("crun's own configuration is no JSON")?;
+    config["process"]["terminal"] = false.into();
+    config["process"]["args"] = json!(["/program", "--version"]);
+    fs::write(&path, config.to_string()).with_context(|| format!("cannot write {}", path.display()))?;
+    let crun = |arguments: &[&str]| {
+        let mut call = Command::new("crun");
+        // The container keeps what it is given.
+        call.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).current_dir(bundle);
+        call
+    };
+    let measured = measure(|| {
+        let began = Instant::now();
+        command::run(&mut crun(&["create", ID]))?;
+        let took = began.elapsed();
+        command::run(&mut crun(&["delete", "--force", ID]))?;
+        Ok(took)
+    })?;
+    Ok(row(both(measured)))
+}
+
+/// What a call takes that says nothing.
+fn quiet(mut call: Command) -> Result<Duration> {
+    let began = Instant::now();
+    let output = call.stdout(Stdio::null()).stderr(Stdio::piped()).output().context("cannot run the hook")?;
+    let took = began.elapsed();
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success() && said.is_empty(), "{call:?} ended with {}: {said}", output.status);
+    Ok(took)
+}
+
+/// The median, and what one call of a hundred takes longer than.
+fn measure(call: impl Fn() -> Result<Duration>) -> Result<(Duration, Duration)> {
+    let mut times = (0..RUNS).map(|_| call()).collect::<Result<Vec<_>>>()?;
     times.sort_unstable();
     Ok((times[times.len() / 2], times[times.len() * 99 / 100]))
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 use super::initramfs::Initramfs;
-use crate::build::{cargo, release_programs, target_folder};
+use crate::build::{self, cargo, target_folder};
 use crate::command;
 use crate::debian::Wanted;
 
@@ -46,7 +46,7 @@ const OLDEST: Wanted = Wanted { suite: "bookworm", ..OLD };
 const PODMAN: Wanted =
     Wanted { suite: "sid", packages: &["podman", "conmon", "netavark", "runc", "crun"], unread: NEW.unread };
 const PODMANS: [&str; 3] = ["usr/bin/podman", "usr/bin/conmon", "usr/lib/podman/netavark"];
-/// crun asks systemd for a cgroup over the system's bus; runc asks systemd itself.
+/// crun and podman ask systemd for a cgroup over the system's bus; runc asks systemd itself.
 const BUS: Wanted = Wanted { suite: "sid", packages: &["dbus-daemon"], unread: NEW.unread };
 const PROGRAMS: [&str; 5] =
     ["usr/bin/containerd", "usr/bin/containerd-shim-runc-v2", "usr/bin/ctr", "usr/sbin/runc", "usr/bin/crun"];
@@ -73,10 +73,7 @@ impl Runtime {
         for (built, inside) in OWN {
             root.add_program(inside, &target_folder().join("release").join(built))?;
         }
-        // By itself: with the agent it would be linked to what the agent needs.
-        for hook in release_programs(&[("oarlock-hook", "oarlock-hook")])? {
-            root.add_program("bin/oarlock-hook", &hook)?;
-        }
+        root.add_file("bin/oarlock-hook", &build::hook()?);
         let new = folder.join("runtime-sid");
         NEW.in_folder(&new)?;
         let new = new.join("root");
@@ -113,7 +110,7 @@ impl Runtime {
                 root.add_file(program, &new.join(program));
             }
             add_libraries(root, &new, &format!("usr/{LIBRARIES}/systemd"), &mut BTreeSet::new())?;
-            if self.crun {
+            if self.crun || self.podman {
                 let bus = folder.join("runtime-bus");
                 BUS.in_folder(&bus)?;
                 root.add_file("usr/bin/dbus-daemon", &bus.join("root/usr/bin/dbus-daemon"));

@@ -43,7 +43,7 @@ impl Scenario {
         match self.script.as_str() {
             "rank-cgroup" => &[Part::KernelTests],
             "torchrun" => &[Part::Torchrun],
-            "pods" | "churn" | "chaos" | "hostile" | "hook" | "hook-podman" => &[Part::Runtime],
+            "pods" | "churn" | "chaos" | "hostile" | "hook" | "hook-podman" | "hook-starts" => &[Part::Runtime],
             "lives" => &[Part::Runtime, Part::Loop],
             "training" => &[Part::Runtime, Part::Torchrun],
             "kubelet" | "kubelet-nodes" | "kubelet-ranks" => &[Part::Runtime, Part::Kubelet],
@@ -62,7 +62,7 @@ impl Scenario {
             // Runtimes start containers two dozen times, each with a dozen programs.
             "hook" | "hook-podman" => 1500,
             "training" | "churn" => 1800,
-            "chaos" => 3600,
+            "chaos" | "hook-starts" => 3600,
             // Five seconds to boot and a few to run.
             _ => 180,
         })
@@ -75,7 +75,8 @@ impl FromStr for Scenario {
     fn from_str(text: &str) -> Result<Self> {
         let mut words = text.split('+');
         let script = words.next().unwrap_or_default().to_owned();
-        let mut runtime = Runtime { podman: script == "hook-podman", ..Runtime::default() };
+        let podman = matches!(script.as_str(), "hook-podman" | "hook-starts");
+        let mut runtime = Runtime { podman, ..Runtime::default() };
         for word in words {
             match word {
                 "containerd-1.7" => runtime.containerd = Containerd::V1_7,
