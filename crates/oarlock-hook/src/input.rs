@@ -48,13 +48,17 @@ pub(crate) fn config_of(bundle: &Path) -> Result<PathBuf, Failure> {
 
 /// A whole file, which is neither a link nor anything else that is no file.
 pub(crate) fn file(path: &Path) -> Result<Vec<u8>, Failure> {
-    let what = format!("\"{}\"", path.display());
-    let unreadable = |source: io::Error| Failure::Read { what: what.clone(), source };
+    read(open(path)?, &format!("\"{}\"", path.display()))
+}
+
+/// Such a file, not yet read.
+pub(crate) fn open(path: &Path) -> Result<File, Failure> {
+    let unreadable = |source: io::Error| Failure::Read { what: format!("\"{}\"", path.display()), source };
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| unreadable(errno.into()))?;
     let stat = rustix::fs::fstat(&file).map_err(|errno| unreadable(errno.into()))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(unreadable(io::Error::other("it is no regular file")));
     }
-    read(File::from(file), &what)
+    Ok(File::from(file))
 }

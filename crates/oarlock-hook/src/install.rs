@@ -14,6 +14,7 @@ use tempfile::NamedTempFile;
 
 use crate::failure::Failure;
 use crate::host::Host;
+use crate::own;
 use crate::wrapper::NAME;
 
 /// Both read hooks in the order of their names.
@@ -96,8 +97,7 @@ fn hooks(precreate: bool) -> impl Iterator<Item = (&'static str, &'static str)> 
 
 impl Install {
     pub(crate) fn run(self) -> Result<(), Failure> {
-        let mut own =
-            std::env::current_exe().map_err(|source| Failure::Read { what: "the own path".to_owned(), source })?;
+        let mut own = own::path()?;
         // Before anything names it.
         if let Some(copy) = self.places.copy() {
             let path = self.places.here(&copy);

@@ -13,6 +13,7 @@ mod host;
 mod input;
 mod install;
 mod known;
+mod own;
 mod poststop;
 mod precreate;
 mod prepare;

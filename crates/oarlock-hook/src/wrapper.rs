@@ -5,7 +5,7 @@ mod call;
 
 use std::env;
 use std::ffi::OsString;
-use std::fs::{self, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
@@ -23,8 +23,8 @@ use crate::container::Container;
 use crate::edit::{self, Hooks};
 use crate::failure::Failure;
 use crate::host::Host;
-use crate::input;
 use crate::say::{log, one_line, say};
+use crate::{input, own};
 use call::Create;
 
 /// A program of this name is a runtime; `oarlock-runtime-NAME` is one in front of `NAME`.
@@ -115,7 +115,8 @@ fn edit_bundle(host: &Host, create: &Create, refuses: &mut bool) -> Result<(), F
         None => here()?,
     };
     let path = create.config.as_ref().map_or_else(|| bundle.join("config.json"), |config| bundle.join(config));
-    let bytes = input::file(&path)?;
+    let file = input::open(&path)?;
+    let bytes = input::read(&file, &format!("\"{}\"", path.display()))?;
     let config = Config::parse(&bytes, &format!("\"{}\"", path.display()))?;
     *refuses = asks_to_refuse(config.annotations());
     let container = Container { id: create.id.clone(), config };
@@ -124,7 +125,7 @@ fn edit_bundle(host: &Host, create: &Create, refuses: &mut bool) -> Result<(), F
     }
     let hooks = hooks(host)?;
     let Some(edited) = edit::place(host, &container, &bytes, Some(&hooks))? else { return Ok(()) };
-    replace(&path, &edited).inspect_err(|_| {
+    replace(&path, &file, &edited).inspect_err(|_| {
         if let Err(failure) = edit::take_back(host, &container.id) {
             log(&failure.line());
         }
@@ -133,7 +134,7 @@ fn edit_bundle(host: &Host, create: &Create, refuses: &mut bool) -> Result<(), F
 
 /// What the container is to run as it is created, and as it ends: this program, wherever it is called from.
 fn hooks(host: &Host) -> Result<Hooks, Failure> {
-    let own = env::current_exe().map_err(|source| Failure::Read { what: "the own path".to_owned(), source })?;
+    let own = own::path()?;
     let hook = |stage: &str| {
         let mut hook = Hook::default();
         let words = ["oarlock-hook".to_owned(), stage.to_owned()].into_iter().chain(host.arguments());
@@ -143,10 +144,10 @@ fn hooks(host: &Host) -> Result<Hooks, Failure> {
     Ok(Hooks { create_runtime: hook("createRuntime"), poststop: hook("poststop") })
 }
 
-/// Puts the new text in the place of the file, at once, for the same readers.
-fn replace(path: &Path, text: &[u8]) -> Result<(), Failure> {
+/// Puts the new text in the place of the file that was read, at once, for the same readers.
+fn replace(path: &Path, read: &File, text: &[u8]) -> Result<(), Failure> {
     let write = || -> std::io::Result<()> {
-        let before = fs::metadata(path)?;
+        let before = read.metadata()?;
         let mut new = NamedTempFile::with_prefix_in(".config", path.parent().unwrap_or(Path::new("/")))?;
         new.as_file().set_permissions(Permissions::from_mode(before.mode() & 0o7777))?;
         std::os::unix::fs::fchown(new.as_file(), Some(before.uid()), Some(before.gid()))?;
@@ -174,7 +175,7 @@ fn refuse(create: &Create, failure: &Failure) {
 
 /// The real runtime, which is not this program under another name.
 fn find(named: Option<&Path>) -> Option<PathBuf> {
-    let own = env::current_exe().and_then(fs::canonicalize).ok();
+    let own = own::path().ok().and_then(|path| fs::canonicalize(path).ok());
     let is_other = |path: &PathBuf| path.is_file() && fs::canonicalize(path).ok() != own;
     let path = env::var_os("PATH").unwrap_or_default();
     let folders: Vec<PathBuf> = env::split_paths(&path).chain(FOLDERS.map(PathBuf::from)).collect();

@@ -1,13 +1,15 @@
 //! What a runtime is called with: the command line that runc has, and that crun, youki and nvidia-container-runtime share.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 /// Options before the command that have a value in the next argument.
 const OF_ALL: [&str; 8] =
     ["--log", "--log-format", "--log-level", "--root", "-r", "--criu", "--rootless", "--cgroup-manager"];
 /// Those of the commands `create` and `run`.
-const OF_CREATE: [&str; 7] = ["--bundle", "-b", "--console-socket", "--pid-file", "--preserve-fds", "--config", "-f"];
+const OF_CREATE: [&str; 8] =
+    ["--bundle", "-b", "--console-socket", "--pid-file", "--pidfd-socket", "--preserve-fds", "--config", "-f"];
 
 /// A call that creates a container.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -29,8 +31,8 @@ impl Create {
         let mut create = Self::default();
         let mut words = arguments.iter();
         loop {
-            let word = words.next()?.to_str()?;
-            if !word.starts_with('-') {
+            let word = words.next()?;
+            if !is_option(word) {
                 if word != "create" && word != "run" {
                     return None;
                 }
@@ -44,13 +46,12 @@ impl Create {
             }
         }
         while let Some(word) = words.next() {
-            let word = word.to_str()?;
             if word == "--" {
                 words.next()?.to_str()?.clone_into(&mut create.id);
                 break;
             }
-            if !word.starts_with('-') {
-                word.clone_into(&mut create.id);
+            if !is_option(word) {
+                word.to_str()?.clone_into(&mut create.id);
                 continue;
             }
             let (option, value) = option(word, &OF_CREATE, &mut words)?;
@@ -64,19 +65,24 @@ impl Create {
     }
 }
 
-/// An option and its value, which is behind `=` or the next argument. `None` where that is missing.
+fn is_option(word: &OsStr) -> bool {
+    word.as_bytes().starts_with(b"-")
+}
+
+/// An option and its value, which is behind `=` or the next argument, and any bytes. `None` where that is missing.
 fn option<'a>(
-    word: &'a str,
+    word: &'a OsStr,
     with_value: &[&str],
     words: &mut std::slice::Iter<'_, OsString>,
 ) -> Option<(&'a str, Option<OsString>)> {
-    if let Some((option, value)) = word.split_once('=') {
-        return Some((option, Some(value.into())));
-    }
-    if with_value.contains(&word) {
-        return Some((word, Some(words.next()?.clone())));
-    }
-    Some((word, None))
+    let mut parts = word.as_bytes().splitn(2, |&byte| byte == b'=');
+    let option = str::from_utf8(parts.next()?).ok()?;
+    let value = match parts.next() {
+        Some(value) => Some(OsStr::from_bytes(value).to_owned()),
+        None if with_value.contains(&option) => Some(words.next()?.clone()),
+        None => None,
+    };
+    Some((option, value))
 }
 
 #[cfg(test)]
@@ -90,7 +96,7 @@ mod tests {
     #[test]
     fn calls_of_containerd_docker_and_podman_are_understood() {
         let containerd = "--root /run/containerd/runc/k8s.io --log /b/log.json --log-format json --systemd-cgroup create \
-            --bundle /b --pid-file /b/init.pid --console-socket /s abc";
+            --bundle /b --pid-file /b/init.pid --console-socket /s abc --pidfd-socket /q";
         let expected = Create {
             id: "abc".to_owned(),
             bundle: Some("/b".into()),
@@ -105,6 +111,16 @@ mod tests {
         let by_hand = parse("run --keep -d -b create -- run").unwrap();
         assert_eq!((by_hand.id.as_str(), by_hand.bundle), ("run", Some("create".into())));
         assert_eq!(parse("create -f other.json x").unwrap().config, Some("other.json".into()));
+    }
+
+    #[test]
+    fn a_path_may_be_any_bytes_wherever_it_stands() {
+        let path = OsStr::from_bytes(b"/b\xff=c");
+        let behind = ["create".into(), OsStr::from_bytes(b"--bundle=/b\xff=c").to_owned(), "x".into()];
+        let next = ["create".into(), "--bundle".into(), path.to_owned(), "x".into()];
+        for arguments in [&behind[..], &next] {
+            assert_eq!(Create::parse(arguments).unwrap().bundle, Some(path.into()));
+        }
     }
 
     #[test]
