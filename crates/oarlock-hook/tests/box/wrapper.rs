@@ -116,6 +116,24 @@ fn what_cannot_be_placed_is_created_as_it_is_unless_it_asks_to_be_refused() {
 }
 
 #[test]
+fn a_configuration_that_cannot_be_put_in_place_is_left_and_so_is_the_ledger() {
+    let host = Host::new();
+    // The kernel's longest path (`PATH_MAX`) is that of the configuration: a file beside it with a longer name can not be.
+    let mut bundle = host.path("bundle");
+    let length = 4095 - "/config.json".len();
+    while bundle.as_os_str().len() < length {
+        let rest = length - bundle.as_os_str().len() - 1;
+        bundle.push("d".repeat(if rest > 200 { 100 } else { rest }));
+    }
+    fs::create_dir_all(&bundle).unwrap();
+    fs::write(bundle.join("config.json"), config(&[]).to_string()).unwrap();
+    let bundle = bundle.to_str().unwrap();
+    assert_eq!(call(&host, &["create", "--bundle", bundle, ID], "exit 5").status, 5);
+    assert_eq!((host.entry(), host.names_in("run/ledger")), (None, vec![]), "planned, and taken back");
+    assert_eq!(names_in(bundle.as_ref()), ["config.json"]);
+}
+
+#[test]
 fn signals_descriptors_and_the_process_are_the_real_runtimes() {
     let host = Host::new();
     let real = real(&host, "real");
