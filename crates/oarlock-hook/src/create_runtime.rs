@@ -134,11 +134,10 @@ fn set(hierarchy: &Hierarchy, path: &str, sets: &ContainerSets) -> Result<(), Fa
             hierarchy.set_cpus(&cgroup, &sets.cpus)?;
         }
     }
-    let mems = sets.mems.union(&sets.gpu_mems);
-    if !mems.is_empty() {
+    if !sets.mems.is_empty() {
         let has = cgroup.mems()?.ok_or_else(|| lacks("memory nodes"))?;
-        if has != mems {
-            hierarchy.set_mems(&cgroup, &mems)?;
+        if has != sets.mems {
+            hierarchy.set_mems(&cgroup, &sets.mems)?;
         }
     }
     Ok(())

@@ -118,6 +118,8 @@ fn a_process_that_is_not_the_containers_moves_nothing() {
     files.write("proc/1/cgroup", "0::/init.scope\n");
     files.write("proc/7/status", "Name: other");
     files.write("proc/7/cgroup", "0::/machine.slice/libpod-c0ffee1.scope\n");
+    files.write("proc/9/status", "Name: other");
+    files.write("proc/9/cgroup", "0::/machine.slice/libpod-ac0ffee.scope\n");
     files.write("proc/8/status", "Name: other");
     files.write("proc/8/cgroup", "3:cpuset:/x\n");
     for (pid, words) in [
@@ -126,6 +128,7 @@ fn a_process_that_is_not_the_containers_moves_nothing() {
         (i32::MAX, "no such process"),
         (1, "it is in the cgroup \"/init.scope\", where one named \"libpod-c0ffee.scope\" is expected"),
         (7, "libpod-c0ffee1.scope"),
+        (9, "libpod-ac0ffee.scope"),
         (8, "no cgroup of v2"),
     ] {
         let error = files.place(&config(&[]), pid).unwrap_err().line();

@@ -44,6 +44,18 @@ fn the_filter_gives_the_ranks_their_places_and_keeps_what_it_does_not_know() {
 }
 
 #[test]
+fn what_the_agent_has_placed_is_left_to_it() {
+    let host = Host::new();
+    filtered(&host, &config(&[]));
+    let mut entry = host.entry().unwrap();
+    entry["source"] = "nri".into();
+    host.write(&format!("run/ledger/{ID}.json"), &entry.to_string());
+    let config = config(&[]).to_string();
+    is_handed_on(&host.stage("precreate", config.as_str()), &config);
+    assert_eq!(host.entry(), Some(entry));
+}
+
+#[test]
 fn what_does_not_ask_comes_out_as_it_went_in() {
     let host = Host::new();
     let mut sandbox = config(&[]);

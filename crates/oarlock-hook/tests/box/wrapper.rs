@@ -1,7 +1,7 @@
 //! `oarlock-hook runtime`, and the same by the name of a runtime.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -46,6 +46,8 @@ fn read(host: &Host) -> Value {
 fn at_create_the_bundle_is_edited_and_the_real_runtime_is_called_as_this_one_was() {
     let host = Host::new();
     let bundle = bundle(&host, &config(&[]));
+    let file = host.path("bundle/config.json");
+    chown(&file, Some(1234), Some(5678)).unwrap();
     let words = ["--root", "/run/x y", "--log-format=json", "create", "--bundle", &bundle, "--pid-file", "/p", ID];
     let done = call(&host, &words, "echo out; echo err >&2; exit 37");
     assert_eq!((done.status, done.stdout.as_str(), done.stderr.as_str()), (37, "out\n", "err\n"));
@@ -58,7 +60,8 @@ fn at_create_the_bundle_is_edited_and_the_real_runtime_is_called_as_this_one_was
     assert_eq!(hook["args"][1], "createRuntime");
     assert_eq!(hook["args"][3], host.path("run").display().to_string(), "the hook is for the same host");
     assert_eq!(after["hooks"]["poststop"][0]["args"][1], "poststop");
-    assert_eq!(fs::metadata(host.path("bundle/config.json")).unwrap().mode() & 0o777, 0o640);
+    let stat = fs::metadata(file).unwrap();
+    assert_eq!((stat.mode() & 0o777, stat.uid(), stat.gid()), (0o640, 1234, 5678));
     assert_eq!(host.names_in("bundle"), ["config.json"]);
     assert_eq!(host.entry().unwrap()["cgroup"], Value::Null);
 }
