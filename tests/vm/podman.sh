@@ -53,3 +53,8 @@ gone() {
 cgroups_of_containers() {
     find /sys/fs/cgroup -type d -name 'libpod-*' ! -name '*conmon*'
 }
+
+# are_no_cgroups_of_containers: whether there are none. systemd removes a scope when it comes to it.
+are_no_cgroups_of_containers() {
+    [ -z "$(cgroups_of_containers)" ]
+}
