@@ -39,7 +39,11 @@ impl Helm {
     /// What the chart renders to with values in the form of `--set-json`, on a cluster of this version.
     pub(crate) fn render_for(&self, version: &str, values: &[&str]) -> Result<Vec<Value>, String> {
         let mut arguments = vec!["template", "oarlock", "charts/oarlock", "--namespace", "oarlock"];
-        arguments.extend(["--kube-version", version, "--api-versions", POLICY_API]);
+        arguments.extend(["--kube-version", version]);
+        // From 1.30 on.
+        if !version.starts_with("1.2") {
+            arguments.extend(["--api-versions", POLICY_API]);
+        }
         for value in values {
             arguments.extend(["--set-json", value]);
         }

@@ -119,6 +119,13 @@ fn rights_in_the_cluster_are_those_that_the_settings_take_and_no_others() {
     ] {
         assert_eq!(the(&helm.render(&[value]).unwrap(), "ClusterRole")["rules"], rules, "{value}");
     }
+    // Where no policy holds an agent to its own host.
+    for (value, verbs) in
+        [("rbac.ownHostOnly=true", json!(["get"])), ("rbac.ownHostOnly=false", json!(["get", "patch"]))]
+    {
+        let objects = helm.render_for("1.29.9", &[value]).unwrap();
+        assert_eq!(the(&objects, "ClusterRole")["rules"][2], nodes(verbs), "{value}");
+    }
     let none = ["events", "placementAnnotation", "nodeLabels", "nodeResourceTopology.enabled"];
     let none = none.map(|key| format!("config.kubernetes.{key}=false"));
     let objects = helm.render(&none.each_ref().map(String::as_str)).unwrap();
