@@ -77,7 +77,9 @@ mod tests {
         for path in ["machine.slice:libpod:ID", "/libpod_parent/libpod-ID", "/a.slice/libpod-payload-ID", "/x/ID"] {
             assert_eq!(named(path).as_deref(), Some(&*id), "{path}");
         }
-        for path in ["", "/libpod_parent/libpod-IDx", "/libpod-ID/container", "machine.slice:libpod:../../etc"] {
+        for path in
+            ["", "/libpod_parent/libpod-IDx", "/libpod-ID/container", "/x/deadbeef", "machine.slice:libpod:../../etc"]
+        {
             assert_eq!(named(path), None, "{path}");
         }
     }

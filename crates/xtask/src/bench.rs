@@ -73,11 +73,16 @@ const GOALS: [Goal; 13] = [
     Goal { what: "the same, where one entry changed", promised: "–", benchmark: "ledger/one of 100 entries changed" },
 ];
 
-/// Measures everything, and prints the table in Markdown.
-pub(crate) fn run() -> Result<()> {
+/// Measures everything, or the hook alone, and prints the table in Markdown.
+pub(crate) fn run(hook_alone: bool) -> Result<()> {
     let mut progress = Progress::begin();
     progress.step("packages for building");
     packages::require(&[For::Building, For::Benchmarks])?;
+    let machine = machine(Path::new("/"));
+    if hook_alone {
+        println!("{}", hook_rows(&mut progress, &machine)?.join("\n"));
+        return Ok(());
+    }
     progress.step("benchmarks: cargo bench");
     let packages = ["--package", "oarlock-core", "--package", "oarlock-kernel", "--package", "oarlock-device-plugin"];
     command::run(cargo().arg("bench").args(packages).args(["--locked", "--bench", "*"]))?;
@@ -85,19 +90,15 @@ pub(crate) fn run() -> Result<()> {
     let agent = agent()?;
     progress.step(format!("the whole process, {RUNS} times"));
     let programs = build::release_programs(&[("oarlock-cli", "oarlock")])?;
-    let hook = build::hook()?;
     let process = process_median(&programs[0], &workspace().join(MACHINE_FILE))?;
 
-    let machine = machine(Path::new("/"));
     let mut rows = vec![
         "| what | goal | measured | machine |".to_owned(),
         "|---|---|---|---|".to_owned(),
         row("`oarlock plan`, whole process, on a saved machine file", "≤ 10 ms", process, &machine),
     ];
     rows.extend(agent_rows(&agent, &machine)?);
-    for [what, promised, measured] in hook::rows(&hook, &workspace().join(MACHINE_FILE))? {
-        rows.push(format!("| {what} | {promised} | {measured} | {machine} |"));
-    }
+    rows.extend(hook_rows(&mut progress, &machine)?);
     let criterion = target_folder().join("criterion");
     for goal in &GOALS {
         rows.push(row(goal.what, goal.promised, criterion_median(&criterion, goal.benchmark)?, &machine));
@@ -105,6 +106,13 @@ pub(crate) fn run() -> Result<()> {
     progress.step("the table");
     println!("\n{}", rows.join("\n"));
     Ok(())
+}
+
+fn hook_rows(progress: &mut Progress, machine: &str) -> Result<Vec<String>> {
+    progress.step(format!("the hook, {RUNS} times"));
+    let rows = hook::rows(&build::hook()?, &workspace().join(MACHINE_FILE))?;
+    let row = |[what, promised, measured]: [String; 3]| format!("| {what} | {promised} | {measured} | {machine} |");
+    Ok(rows.into_iter().map(row).collect())
 }
 
 /// What the agent's benchmark prints: three columns a line.

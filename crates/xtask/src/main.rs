@@ -49,7 +49,11 @@ enum Task {
     /// Boot an emulated machine, run bound ranks in it, verify them, and draw the plan into oarlock-demo.svg
     Demo,
     /// Measure, and print the table of goals and measurements
-    Bench,
+    Bench {
+        /// The rows of the OCI hook alone
+        #[arg(long)]
+        hook: bool,
+    },
     /// Run every fuzz target for a while
     Fuzz {
         /// How long each runs
@@ -83,7 +87,7 @@ impl Task {
             Self::Generate { check } => generate::run(check),
             Self::Test { fast } => test::run(fast),
             Self::Demo => demo::run(),
-            Self::Bench => bench::run(),
+            Self::Bench { hook } => bench::run(hook),
             Self::Fuzz { seconds } => fuzz::run(seconds),
             Self::Image => image::build().map(|archive| println!("{}", archive.display())),
             Self::Release => release::run().map(|folder| println!("{}", folder.display())),

@@ -162,9 +162,12 @@ fn an_entry_whose_cgroup_is_gone_makes_room() {
         ..files.entry().unwrap()
     };
     files.host().ledger().lock(crate::failure::LEDGER_PATIENCE).unwrap().put(&gone).unwrap();
+    let agents = Entry { id: "agents".to_owned(), source: Source::Nri, exclusive: CpuSet::new(), ..gone };
+    files.host().ledger().lock(crate::failure::LEDGER_PATIENCE).unwrap().put(&agents).unwrap();
     let own = files.host().ledger().lock(crate::failure::LEDGER_PATIENCE).unwrap().remove(ID).unwrap();
     assert!(own);
     files.place(&config(&[]), 41).unwrap();
     assert_eq!(files.cpuset()[0], "4-6", "nobody holds these any more");
     assert!(!files.folder.path().join("run/ledger/gone.json").exists());
+    assert!(files.folder.path().join("run/ledger/agents.json").exists(), "the agent sees to its own");
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use oarlock_testkit::{Call, SysTree};
 use serde_json::{Value, json};
 
-use crate::host::{Host, ID, NAME, config, variable};
+use crate::host::{Host, ID, NAME, config, program, variable};
 
 /// What comes out of the filter.
 fn filtered(host: &Host, config: &Value) -> Value {
@@ -44,6 +44,15 @@ fn the_filter_gives_the_ranks_their_places_and_keeps_what_it_does_not_know() {
 }
 
 #[test]
+fn the_systems_cpus_are_those_of_the_call_where_it_names_some() {
+    let host = Host::new();
+    let mut call = program();
+    call.arg("precreate").args(host.flags()).args(["--reserved-cpus", "4-6"]).write_stdin(config(&[]).to_string());
+    let after: Value = serde_json::from_slice(&call.output().unwrap().stdout).unwrap();
+    assert_eq!(variable(&after, "OARLOCK_RANK_CPUS").as_deref(), Some("7;0-3"));
+}
+
+#[test]
 fn what_the_agent_has_placed_is_left_to_it() {
     let host = Host::new();
     filtered(&host, &config(&[]));
@@ -52,6 +61,8 @@ fn what_the_agent_has_placed_is_left_to_it() {
     host.write(&format!("run/ledger/{ID}.json"), &entry.to_string());
     let config = config(&[]).to_string();
     is_handed_on(&host.stage("precreate", config.as_str()), &config);
+    let ended = json!({"ociVersion": "1.2.0", "id": ID, "status": "stopped", "bundle": "/"});
+    assert_eq!(host.stage("poststop", ended.to_string()).status, 0);
     assert_eq!(host.entry(), Some(entry));
 }
 

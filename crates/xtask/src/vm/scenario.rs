@@ -75,8 +75,7 @@ impl FromStr for Scenario {
     fn from_str(text: &str) -> Result<Self> {
         let mut words = text.split('+');
         let script = words.next().unwrap_or_default().to_owned();
-        let podman = matches!(script.as_str(), "hook-podman" | "hook-starts");
-        let mut runtime = Runtime { podman, ..Runtime::default() };
+        let mut runtime = Runtime { podman: script == "hook-podman", ..Runtime::default() };
         for word in words {
             match word {
                 "containerd-1.7" => runtime.containerd = Containerd::V1_7,
