@@ -34,7 +34,11 @@ traces() {
     ls -R /run/oarlock /run/crun
     find /sys/fs/cgroup -type d
     pidof oarlock-hook sleep || true
-    echo "the agent has $(ls "/proc/$agent/fd" | wc -l) files open"
+}
+
+# files_open: by the agent, which opens some now and then.
+files_open() {
+    ls "/proc/$agent/fd" | wc -l
 }
 
 # is_as_before: whether these are those of before.
@@ -59,13 +63,15 @@ passes "no cgroup of a rank" are_rank_cgroups 0
 traces >traces-before
 cat traces-before
 before=$(status_of "$agent" VmRSS)
-began=$(uptime_seconds)
+files=$(files_open)
+first=$(uptime_seconds)
 number=1
 while [ "$number" -le "$STARTS" ]; do
     start "$number" || check "start $number" done "$(cat /tmp/said)"
     number=$((number + 1))
 done
-say "$STARTS starts and stops: $(($(uptime_seconds) - began)) s; the agent was resident with $before, and is with $(status_of "$agent" VmRSS)"
+say "$STARTS starts and stops: $(($(uptime_seconds) - first)) s; the agent was resident with $before, and is with $(status_of "$agent" VmRSS)"
 passes "after $STARTS starts and stops everything is as it was before" is_as_before
 diff traces-before traces-after || true
+check "the agent keeps no file open for each" yes "$([ "$(files_open)" -lt $((files + STARTS / 10)) ] && echo yes || files_open)"
 oarlock hook uninstall
