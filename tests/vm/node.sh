@@ -147,8 +147,8 @@ END
     rm -r /tmp/image /tmp/image.tar
 }
 
-# start_kubelet POLICY [CPU_POLICY]: with these policies of the Topology Manager and the CPU Manager. Its process is
-# $kubelet.
+# start_kubelet POLICY [CPU_POLICY]: with these policies of the Topology Manager and the CPU Manager, and the flags in
+# $KUBELET_FLAGS. Its process is $kubelet.
 start_kubelet() {
     mkdir -p "$MANIFESTS"
     cat >/etc/kubernetes/kubelet.yaml <<END
@@ -174,7 +174,8 @@ reservedMemory:
 authentication: {anonymous: {enabled: true}, webhook: {enabled: false}}
 authorization: {mode: AlwaysAllow}
 END
-    kubelet --config /etc/kubernetes/kubelet.yaml --v=2 >>/tmp/kubelet.log 2>&1 &
+    # shellcheck disable=SC2086 # Flags are words.
+    kubelet --config /etc/kubernetes/kubelet.yaml --v=2 ${KUBELET_FLAGS:-} >>/tmp/kubelet.log 2>&1 &
     kubelet=$!
 }
 

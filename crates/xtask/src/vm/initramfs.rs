@@ -43,6 +43,17 @@ impl Initramfs {
         self.add(Path::new(to), Content::HostFile(from.to_owned()));
     }
 
+    /// Adds a folder of the host, and what is in it.
+    pub(crate) fn add_tree(&mut self, to: &str, from: &Path) -> Result<()> {
+        self.add_folder(to);
+        for entry in fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
+            let path = entry.with_context(|| format!("cannot read {}", from.display()))?.path();
+            let inside = format!("{to}/{}", path.file_name().unwrap_or_default().to_string_lossy());
+            if path.is_dir() { self.add_tree(&inside, &path)? } else { self.add_file(&inside, &path) }
+        }
+        Ok(())
+    }
+
     /// Adds a program of the host, and the libraries that it loads at the same places as on the host.
     pub(crate) fn add_program(&mut self, to: &str, from: &Path) -> Result<()> {
         self.add_file(to, from);

@@ -17,6 +17,18 @@ pub(crate) const DISK: [&str; 6] =
 /// What a file needs to be mounted as a disk.
 pub(crate) const LOOP: [&str; 1] = ["loop"];
 
+/// What a network needs.
+pub(crate) const NETWORK: [&str; 8] = [
+    "virtio_ring",
+    "virtio",
+    "virtio_pci_modern_dev",
+    "virtio_pci_legacy_dev",
+    "virtio_pci",
+    "failover",
+    "net_failover",
+    "virtio_net",
+];
+
 /// An unpacked kernel.
 #[derive(Debug)]
 pub(crate) struct Kernel {
@@ -65,10 +77,10 @@ impl Kernel {
     pub(crate) fn modules(&self, names: &[&str]) -> Vec<PathBuf> {
         let version = self.image.file_name().unwrap_or_default().to_string_lossy();
         let version = version.trim_start_matches("vmlinuz-");
-        let drivers =
-            ["lib", "usr/lib"].map(|lib| self.root.join(lib).join("modules").join(version).join("kernel/drivers"));
-        let places = drivers.iter().flat_map(|drivers| [drivers.join("virtio"), drivers.join("block")]);
-        let places: Vec<PathBuf> = places.collect();
+        let kernels = ["lib", "usr/lib"].map(|lib| self.root.join(lib).join("modules").join(version).join("kernel"));
+        let folders = ["drivers/virtio", "drivers/block", "drivers/net", "net/core"];
+        let places: Vec<PathBuf> =
+            kernels.iter().flat_map(|kernel| folders.map(|folder| kernel.join(folder))).collect();
         names
             .iter()
             .filter_map(|name| places.iter().map(|place| place.join(format!("{name}.ko"))).find(|path| path.exists()))

@@ -1,10 +1,11 @@
 //! `cargo xtask vm`: emulated machines with several NUMA nodes, and scenarios that run in them.
 
+mod control_plane;
 mod guest;
 mod initramfs;
 mod judge;
 mod kernel;
-mod kubelet;
+mod kubernetes;
 mod qemu;
 pub(crate) mod report;
 mod runtime;
@@ -20,7 +21,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::debian::Debian;
 use crate::packages::{self, For};
 use crate::progress::Progress;
-use crate::{build, image, workspace};
+use crate::{build, image, tools, workspace};
+use control_plane::ControlPlane;
 use initramfs::Initramfs;
 use kernel::Kernel;
 use qemu::Boot;
@@ -72,9 +74,6 @@ impl Machines {
         if needs.contains(&Part::Loop) {
             modules.extend(self.kernel.modules(&kernel::LOOP));
         }
-        for (place, module) in modules.iter().enumerate() {
-            root.add_file(&format!("vm/modules/{place}.ko"), module);
-        }
         if needs.contains(&Part::KernelTests) {
             root.add_program("bin/kernel-tests", &build::library_tests("oarlock-kernel")?)?;
             // busybox's own has other names for its flags.
@@ -85,16 +84,40 @@ impl Machines {
             root.add_text("vm/runtime.env", scenario.runtime.shell_variables());
         }
         if needs.contains(&Part::Kubelet) {
-            kubelet::add_to(&mut root)?;
+            root.add_program("bin/kubelet", &kubernetes::program("kubelet")?)?;
         }
         if needs.contains(&Part::Image) {
             root.add_file("vm/oarlock.tar", &image::build()?);
             root.add_file("vm/oarlock.yaml", &workspace().join("manifests/oarlock.yaml"));
         }
+        let mut control_plane = None;
+        if needs.contains(&Part::ControlPlane) {
+            modules.extend(self.kernel.modules(&kernel::NETWORK));
+            control_plane = Some(ControlPlane::start(&shape.name)?);
+            for (name, user) in [("admin", "admin"), ("kubelet", &*shape.name)] {
+                root.add_text(&format!("vm/{name}.kubeconfig"), control_plane::guests_kubeconfig(user));
+            }
+            for program in ["helm", "kubectl"] {
+                root.add_program(&format!("bin/{program}"), &tools::folder()?.join(program))?;
+            }
+            root.add_tree("vm/chart", &workspace().join("charts/oarlock"))?;
+        }
+        for (place, module) in modules.iter().enumerate() {
+            root.add_file(&format!("vm/modules/{place:02}.ko"), module);
+        }
         root.write(&initramfs)?;
         let console = self.folder.join(format!("{name}.log"));
-        let boot = Boot { kernel: &self.kernel.image, initramfs: &initramfs, disk: disk.as_deref(), console: &console };
+        let boot = Boot {
+            kernel: &self.kernel.image,
+            initramfs: &initramfs,
+            disk: disk.as_deref(),
+            api_server: control_plane.as_ref().map(|plane| plane.port),
+            console: &console,
+        };
         let outcome = guest::boot(shape, boot, scenario.limit(), &mut show)?;
+        if let Some(plane) = &mut control_plane {
+            plane.check()?;
+        }
         let files = self.folder.join(&name);
         judge::keep_files(&outcome.report, &files)?;
         let mut complaints = outcome.complaints();
@@ -180,8 +203,7 @@ fn run_scenarios(
     let mut skipped = Vec::new();
     for scenario in scenarios {
         progress.step(format!("{scenario} in the emulated machine {}", shape.name));
-        let lacking = if scenario.needs().contains(&Part::Kubelet) { kubelet::lacking() } else { None };
-        if let Some(reason) = lacking {
+        if let Some(reason) = kubernetes::lacking(&scenario.programs_of_kubernetes()) {
             println!("  SKIPPED {scenario} in {}: {reason}", shape.name);
             skipped.push(format!("{scenario} in {}", shape.name));
         } else {

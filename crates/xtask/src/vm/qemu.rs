@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::control_plane::{ADDRESS, HOST, NETWORK};
 use super::shape::Shape;
 
 /// Files that one boot is made of.
@@ -13,6 +14,8 @@ pub(crate) struct Boot<'a> {
     pub(crate) initramfs: &'a Path,
     /// A disk that the guest reads, where the scenario needs more than the first root holds.
     pub(crate) disk: Option<&'a Path>,
+    /// The port on this host of an API server that the guest is to reach.
+    pub(crate) api_server: Option<u16>,
     /// Where the console goes.
     pub(crate) console: &'a Path,
 }
@@ -49,6 +52,15 @@ pub(crate) fn arguments(shape: &Shape, boot: Boot<'_>) -> Vec<String> {
         list.pair("-drive", format!("file={},if=none,id=disk,format=raw,readonly=on", disk.display()));
         // Without a bus QEMU would put it below the first expander bridge, between the GPUs.
         list.pair("-device", "virtio-blk-pci,drive=disk,bus=pcie.0");
+    }
+    if let Some(port) = boot.api_server {
+        list.pair(
+            "-netdev",
+            format!(
+                "user,id=net,net={NETWORK},host={HOST},restrict=on,guestfwd=tcp:{ADDRESS}:443-cmd:busybox nc 127.0.0.1 {port}"
+            ),
+        );
+        list.pair("-device", "virtio-net-pci,netdev=net,bus=pcie.0,romfile=");
     }
     list.pair("-kernel", boot.kernel.display().to_string());
     list.pair("-initrd", boot.initramfs.display().to_string());
@@ -109,9 +121,12 @@ mod tests {
 
     fn of(shape: &str, disk: Option<&Path>) -> String {
         let shape = Shape::read(&crate::workspace().join(format!("tests/vm/shapes/{shape}.toml"))).unwrap();
+        arguments(&shape, Boot { disk, ..plain() }).join(" ")
+    }
+
+    fn plain() -> Boot<'static> {
         let path = Path::new;
-        let boot = Boot { kernel: path("/k"), initramfs: path("/i"), disk, console: path("/c") };
-        arguments(&shape, boot).join(" ")
+        Boot { kernel: path("/k"), initramfs: path("/i"), disk: None, api_server: None, console: path("/c") }
     }
 
     #[test]
@@ -150,6 +165,15 @@ mod tests {
         assert!(text.contains("file=/d,if=none,id=disk,format=raw,readonly=on"), "{text}");
         assert!(text.contains("virtio-blk-pci,drive=disk,bus=pcie.0"), "{text}");
         assert!(!of("two-socket", None).contains("disk"));
+    }
+
+    #[test]
+    fn a_guest_reaches_an_api_server_of_this_host_and_nothing_else() {
+        let shape = Shape::read(&crate::workspace().join("tests/vm/shapes/two-socket.toml")).unwrap();
+        let text = arguments(&shape, Boot { api_server: Some(6443), ..plain() }).join(" ");
+        assert!(text.contains("restrict=on,guestfwd=tcp:10.99.0.1:443-cmd:busybox nc 127.0.0.1 6443"), "{text}");
+        assert!(text.contains("virtio-net-pci,netdev=net,bus=pcie.0"), "{text}");
+        assert!(!of("two-socket", None).contains("net"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 use serde::Deserialize;
 
+use super::control_plane;
 use super::runtime::{Containerd, Runtime};
 
 /// A script of `tests/vm/scenarios`, and the container runtime below it.
@@ -29,6 +30,8 @@ pub(crate) enum Part {
     Kubelet,
     /// The container image, and the chart rendered.
     Image,
+    /// The rest of a cluster, on the host, with what speaks to it.
+    ControlPlane,
     /// The kernel crate's own tests.
     KernelTests,
     /// Debian's torchrun, on a disk.
@@ -48,8 +51,21 @@ impl Scenario {
             "training" => &[Part::Runtime, Part::Torchrun],
             "kubelet" | "kubelet-nodes" | "kubelet-ranks" => &[Part::Runtime, Part::Kubelet],
             "chart" => &[Part::Runtime, Part::Kubelet, Part::Image],
+            "cluster" => &[Part::Runtime, Part::Kubelet, Part::Image, Part::ControlPlane],
             _ => &[],
         }
+    }
+
+    /// The programs of Kubernetes that it takes.
+    pub(crate) fn programs_of_kubernetes(&self) -> Vec<&'static str> {
+        let mut programs = Vec::new();
+        if self.needs().contains(&Part::Kubelet) {
+            programs.push("kubelet");
+        }
+        if self.needs().contains(&Part::ControlPlane) {
+            programs.extend(control_plane::PROGRAMS);
+        }
+        programs
     }
 
     /// How long the guest may take, on a machine that does other things too.
@@ -60,7 +76,7 @@ impl Scenario {
             // Importing torch takes an emulated CPU half a minute, and every rank does it.
             "torchrun" | "pods" | "hostile" | "lives" | "chart" => 900,
             // Runtimes start containers two dozen times, each with a dozen programs.
-            "hook" | "hook-podman" => 1500,
+            "hook" | "hook-podman" | "cluster" => 1500,
             "training" | "churn" => 1800,
             "chaos" | "hook-starts" => 3600,
             // Five seconds to boot and a few to run.

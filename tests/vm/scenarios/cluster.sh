@@ -1,0 +1,199 @@
+# A whole cluster, whose one node this is; its control plane is on the host. The chart is installed by helm, a pod as a
+# PyTorchJob makes it is scheduled and its ranks are bound, the chart is upgraded while they work, and uninstalled.
+. "$VM/report.sh"
+. "$VM/ranks.sh"
+. "$VM/node.sh"
+. "$VM/pod.sh"
+
+RESERVED_CPUS=
+# They give memory back and touch it anew all the time.
+RANK='"touch-memory","--mib","64","--threads","2","--hold","100000","--again","5"'
+export KUBECONFIG="$VM/admin.kubeconfig" HOME=/tmp
+trap 'agents_log >/tmp/agent.log 2>&1 || true; kubectl get pods,events --all-namespaces || true
+keep_logs containerd kubelet agent' EXIT
+
+# agents_log: what all agents have said.
+agents_log() {
+    cat /var/log/pods/oarlock_oarlock-*/agent/*.log
+}
+
+# succeeds NAME COMMAND...: what it says is in the report where it does not.
+succeeds() {
+    name=$1
+    shift
+    began=$(uptime_seconds)
+    seen=yes
+    said=$("$@" 2>&1) || seen=$(echo "$said" | tail -n 5 | paste -s -d'|')
+    check "$name ($(($(uptime_seconds) - began)) s)" yes "$seen"
+}
+
+# is_ready: whether this node is.
+is_ready() {
+    [ "$(kubectl get node "$SHAPE" --output \
+        jsonpath='{.status.conditions[?(@.type=="Ready")].status}' 2>/dev/null)" = True ]
+}
+
+# kept: what the chart's parts could leave on this host and in the cluster, a line each.
+kept() {
+    find /etc /opt /usr/local /run/oarlock "$KUBELET_ROOT/device-plugins" /sys/fs/cgroup -name '*oarlock*' 2>/dev/null
+    find /run/oarlock -mindepth 1 2>/dev/null
+    kubectl get node "$SHAPE" --show-labels --no-headers | tr ', ' '\n\n' | grep oarlock
+    kubectl get clusterrole,clusterrolebinding,validatingadmissionpolicy,validatingadmissionpolicybinding,runtimeclass \
+        --output name | grep oarlock
+    kubectl get all,configmap,secret,serviceaccount,role,rolebinding --namespace oarlock --output name | grep oarlock
+}
+
+# put_training POD [KEY VALUE]: a pod as the operator makes it of a PyTorchJob's replica, with one more annotation.
+put_training() {
+    kubectl create --filename - <<END
+apiVersion: v1
+kind: Pod
+metadata:
+  name: $1
+  labels: {training.kubeflow.org/job-name: train, training.kubeflow.org/replica-type: worker}
+  annotations: {oarlock.dev/cpu-map: auto, oarlock.dev/mem-map: auto${2:+, "$2": "$3"}}
+spec:
+  hostNetwork: true
+  terminationGracePeriodSeconds: 1
+  securityContext: {runAsUser: 1000, seccompProfile: {type: RuntimeDefault}}
+  containers:
+  - name: pytorch
+    image: localhost/busybox:1
+    imagePullPolicy: Never
+    command: [launch, "$RANKS", $(echo "$RANK" | sed 's/,/, /g')]
+    env: [{name: PET_NPROC_PER_NODE, value: "$RANKS"}, {name: POD, value: $1}]
+    securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
+END
+}
+
+# ranks_in POD: its ranks, as RANK PID, a line each.
+ranks_in() {
+    for process in $(pidof touch-memory); do
+        [ "$(variable_of "$process" POD)" != "$1" ] || echo "$(rank_of "$process") $process"
+    done | sort -n
+}
+
+# are_in_their_cgroups POD: whether all of its ranks are, and have touched their memory.
+are_in_their_cgroups() {
+    [ "$(ranks_in "$1" | wc -l)" = "$RANKS" ] || return 1
+    ranks_in "$1" | while read -r rank process; do
+        case $(cgroup_of "$process") in
+        */"oarlock-rank-$rank") ;;
+        *) return 1 ;;
+        esac
+        [ "$(status_of "$process" VmHWM | sed 's/ kB//')" -gt 65536 ] || return 1
+    done
+}
+
+# check_ranks WHO POD: all of them are at their places. Half of their memory is theirs all the time.
+check_ranks() {
+    ranks_in "$2" >/tmp/ranks
+    check "$1: $RANKS ranks" "$RANKS" "$(wc -l </tmp/ranks)"
+    while read -r _ process; do
+        check_rank "$process" 32 "$1"
+    done </tmp/ranks
+}
+
+# out_of_place: what is not at its place of the ranks in /tmp/before, a line each.
+out_of_place() {
+    while read -r rank process; do
+        node=$(entry "$rank" "$RANKS_ON")
+        case $(cgroup_of "$process") in
+        */"oarlock-rank-$rank") ;;
+        *) echo "rank $rank is in $(cgroup_of "$process")" ;;
+        esac
+        stray=$(stray_threads "$process" "$(cpus_of "$node")")
+        [ -z "$stray" ] || echo "rank $rank has threads elsewhere: $stray"
+        memory=$(anonymous_mib "$process")
+        case $memory in
+        *' '*) echo "rank $rank has memory elsewhere: $memory" ;;
+        "$node":*) ;;
+        *) echo "rank $rank has its memory elsewhere: $memory" ;;
+        esac
+    done </tmp/before
+}
+
+# watch: looks again and again, until /tmp/watching is gone.
+watch() {
+    while [ -e /tmp/watching ]; do
+        out_of_place >>/tmp/strays 2>&1 || true
+        echo look >>/tmp/looks
+    done
+}
+
+# is_told POD REASON: whether there is such an event of the pod.
+is_told() {
+    kubectl get events --field-selector "involvedObject.name=$1,reason=$2" --output name | grep -q .
+}
+
+# placement_of POD: as the agent has written it there.
+placement_of() {
+    kubectl get pod "$1" --output jsonpath='{.metadata.annotations.oarlock\.dev/placement}'
+}
+
+# is_placed POD: whether it is written there.
+is_placed() {
+    [ -n "$(placement_of "$1")" ]
+}
+
+ip address add 10.99.0.15/24 dev eth0
+ip link set eth0 up
+passes "the API server answers" kubectl get --raw /readyz
+mkdir -p /etc/cni/net.d
+# No pod has a network of its own here, and kubelet is told that it could.
+echo '{"cniVersion":"1.0.0","name":"none","plugins":[{"type":"none"}]}' >/etc/cni/net.d/none.conflist
+start_runtime
+ctr -n k8s.io images import --local --snapshotter native "$VM/oarlock.tar" >/tmp/imported
+cat /tmp/imported
+ctr -n k8s.io images tag docker.io/oarlock/oarlock:0.1.0 docker.io/oarlock/oarlock:next
+KUBELET_FLAGS="--kubeconfig=$VM/kubelet.kubeconfig --node-ip=10.99.0.15" start_kubelet best-effort none
+await 240 is_ready || true
+passes "the node is ready" is_ready
+say "the node is ready after $(uptime_seconds) s"
+kept >/tmp/kept-before || true
+
+succeeds "helm install" helm install oarlock "$VM/chart" --namespace oarlock --create-namespace \
+    --set image.pullPolicy=Never --wait --timeout 6m
+agent=$(pidof oarlock-agent)
+refusal=$(put_training wrong oarlock.dev/mem-policy strict 2>&1) || true
+check "a malformed annotation is refused where the pod is made" yes \
+    "$(echo "$refusal" | grep -q 'oarlock.dev/mem-policy' && echo yes || echo "$refusal")"
+
+put_training train-worker-0
+await 240 are_in_their_cgroups train-worker-0 || true
+passes "every rank has its cgroup" are_in_their_cgroups train-worker-0
+check_ranks "train-worker-0" train-worker-0
+passes "its owner is told" is_told train-worker-0 RanksBound
+passes "its places are written on it" is_placed train-worker-0
+check "all of them" "$RANKS" "$(placement_of train-worker-0 | grep -o '"mems"' | wc -l)"
+ranks_in train-worker-0 >/tmp/before
+
+: >/tmp/watching
+: >/tmp/strays
+: >/tmp/looks
+watch &
+watcher=$!
+succeeds "helm upgrade while they work" helm upgrade oarlock "$VM/chart" --namespace oarlock --reuse-values \
+    --set image.tag=next --set logLevel=debug --wait --timeout 6m
+check "another agent is there" yes "$([ "$(pidof oarlock-agent)" != "$agent" ] && echo yes)"
+passes "it knows what runs" eval 'agents_log | grep -q synchronised'
+rm /tmp/watching
+wait "$watcher"
+check "no rank was ever out of its place" "" "$(sort /tmp/strays | uniq -c | head -n 5 | paste -s -d'|')"
+check "that was looked at often" yes "$([ "$(wc -l </tmp/looks)" -ge 3 ] && echo yes)"
+say "looked at $(wc -l </tmp/looks) times"
+check "the ranks are the same" "$(cat /tmp/before)" "$(ranks_in train-worker-0)"
+check "nobody was told of a loss" "" \
+    "$(kubectl get events --output custom-columns=R:.reason --no-headers | grep -e RanksUnbound -e BindingDrifted)"
+put_training train-worker-1
+passes "a pod after the upgrade has its cgroups" are_in_their_cgroups train-worker-1
+check_ranks "train-worker-1" train-worker-1
+
+succeeds "helm uninstall while they work" helm uninstall oarlock --namespace oarlock --wait --timeout 4m
+passes "no agent is left" eval '! pidof oarlock-agent'
+check "no rank is out of its place" "" "$(out_of_place)"
+check "the ranks are still the same" "$(cat /tmp/before)" "$(ranks_in train-worker-0)"
+kubectl delete pod train-worker-0 train-worker-1 --wait=false
+passes "no cgroup of a rank is left" are_rank_cgroups 0
+kept >/tmp/kept-after || true
+check "host and cluster are as they were" "$(cat /tmp/kept-before)" "$(grep -v '^/run/oarlock' /tmp/kept-after)"
