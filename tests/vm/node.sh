@@ -201,6 +201,60 @@ END
     mv "/tmp/$1.yaml" "$MANIFESTS/$1.yaml"
 }
 
+# rank_pod POD ANNOTATIONS [RESOURCES]: the pod of another user's, as an operator makes it of a PyTorchJob's replica, with a
+# rank for each GPU that the shape has. Annotations and resources are the inside of a mapping.
+rank_pod() {
+    cat <<END
+apiVersion: v1
+kind: Pod
+metadata:
+  name: $1
+  namespace: default
+  labels: {training.kubeflow.org/job-name: train, training.kubeflow.org/replica-type: worker}
+  annotations: {$2}
+spec:
+  hostNetwork: true
+  terminationGracePeriodSeconds: 1
+  securityContext: {runAsUser: 1000, seccompProfile: {type: RuntimeDefault}}
+  containers:
+  - name: main
+    image: localhost/busybox:1
+    imagePullPolicy: Never
+    command: [launch, "$RANKS", $(echo "$RANK" | sed 's/,/, /g')]
+    env: [{name: PET_NPROC_PER_NODE, value: "$RANKS"}, {name: POD, value: $1}]
+    securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
+    resources: {${3:-}}
+END
+}
+
+# ranks_in POD: its ranks, as RANK PID, a line each, in order.
+ranks_in() {
+    for process in $(pidof touch-memory); do
+        [ "$(variable_of "$process" POD)" != "$1" ] || echo "$(rank_of "$process") $process"
+    done | sort -n
+}
+
+# are_in_their_cgroups POD: whether all of its ranks are, and have touched their memory.
+are_in_their_cgroups() {
+    [ "$(ranks_in "$1" | wc -l)" = "$RANKS" ] || return 1
+    ranks_in "$1" | while read -r rank process; do
+        case $(cgroup_of "$process") in
+        */"oarlock-rank-$rank") ;;
+        *) return 1 ;;
+        esac
+        [ "$(status_of "$process" VmHWM | sed 's/ kB//')" -gt 65536 ] || return 1
+    done
+}
+
+# check_ranks WHO POD [MIB]: all of them are at their places, each with so much memory.
+check_ranks() {
+    ranks_in "$2" >/tmp/ranks
+    check "$1: $RANKS ranks" "$RANKS" "$(wc -l </tmp/ranks)"
+    while read -r _ process; do
+        check_rank "$process" "${3:-64}" "$1"
+    done </tmp/ranks
+}
+
 # remove_pod NAME: what put_pod did.
 remove_pod() {
     rm "$MANIFESTS/$1.yaml"

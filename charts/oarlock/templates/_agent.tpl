@@ -15,7 +15,11 @@
 {{- define "oarlock.config" -}}
 {{- $address := include "oarlock.metricsAddress" . -}}
 {{- $host := ternary (printf "[%s]" $address) $address (contains ":" $address) -}}
-{{- toYaml (merge (dict "metricsAddress" (printf "%s:%v" $host .Values.metrics.port)) .Values.config) -}}
+{{- $config := set (deepCopy .Values.config) "metricsAddress" (printf "%s:%v" $host .Values.metrics.port) -}}
+{{- if .Values.retire -}}
+{{- $_ := set $config.nri "enabled" false -}}
+{{- end -}}
+{{- toYaml $config -}}
 {{- end -}}
 
 {{- /* How kubelet asks: at the pod's address, but where the agent listens at one address alone, there. */ -}}

@@ -37,57 +37,11 @@ agent_process() {
     pidof oarlock-agent
 }
 
-# put_ranks POD: a pod of another user's, with a rank for each GPU that the shape has, and no device.
+# put_ranks POD: a pod without devices.
 put_ranks() {
     places=$(echo "$RANKS_ON" | tr ' ' ,)
-    cat >"/tmp/$1.yaml" <<END
-apiVersion: v1
-kind: Pod
-metadata:
-  name: $1
-  namespace: default
-  annotations: {oarlock.dev/cpu-map: "$places", oarlock.dev/mem-map: "$places", oarlock.dev/ranks: "$RANKS"}
-spec:
-  hostNetwork: true
-  terminationGracePeriodSeconds: 1
-  securityContext: {runAsUser: 1000, seccompProfile: {type: RuntimeDefault}}
-  containers:
-  - name: main
-    image: localhost/busybox:1
-    imagePullPolicy: Never
-    command: [launch, "$RANKS", $(echo "$RANK" | sed 's/,/, /g')]
-    env: [{name: POD, value: $1}]
-    securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
-END
+    rank_pod "$1" "oarlock.dev/cpu-map: \"$places\", oarlock.dev/mem-map: \"$places\"" >"/tmp/$1.yaml"
     mv "/tmp/$1.yaml" "$MANIFESTS/$1.yaml"
-}
-
-# ranks_in POD: its ranks, as RANK PID, a line each.
-ranks_in() {
-    for process in $(pidof touch-memory); do
-        [ "$(variable_of "$process" POD)" != "$1" ] || echo "$(rank_of "$process") $process"
-    done | sort -n
-}
-
-# are_in_their_cgroups POD: whether all of its ranks are, and have touched their memory.
-are_in_their_cgroups() {
-    [ "$(ranks_in "$1" | wc -l)" = "$RANKS" ] || return 1
-    ranks_in "$1" | while read -r rank process; do
-        case $(cgroup_of "$process") in
-        */"oarlock-rank-$rank") ;;
-        *) return 1 ;;
-        esac
-        [ "$(status_of "$process" VmRSS | sed 's/ kB//')" -gt 65536 ] || return 1
-    done
-}
-
-# check_ranks WHO POD: all of them are at their places.
-check_ranks() {
-    ranks_in "$2" >/tmp/ranks
-    check "$1: $RANKS ranks" "$RANKS" "$(wc -l </tmp/ranks)"
-    while read -r _ process; do
-        check_rank "$process" 64 "$1"
-    done </tmp/ranks
 }
 
 # in_agents_container COMMAND...: as kubectl exec does it.

@@ -8,6 +8,8 @@
 RESERVED_CPUS=
 # They give memory back and touch it anew all the time.
 RANK='"touch-memory","--mib","64","--threads","2","--hold","100000","--again","5"'
+# MiB of it that a rank has all the time.
+STILL=32
 export KUBECONFIG="$VM/admin.kubeconfig" HOME=/tmp
 trap 'agents_log >/tmp/agent.log 2>&1 || true; kubectl get pods,events --all-namespaces || true
 keep_logs containerd kubelet agent' EXIT
@@ -43,55 +45,9 @@ kept() {
     kubectl get all,configmap,secret,serviceaccount,role,rolebinding --namespace oarlock --output name | grep oarlock
 }
 
-# put_training POD [KEY VALUE]: a pod as the operator makes it of a PyTorchJob's replica, with one more annotation.
+# put_training POD [ANNOTATION]: with one more annotation.
 put_training() {
-    kubectl create --filename - <<END
-apiVersion: v1
-kind: Pod
-metadata:
-  name: $1
-  labels: {training.kubeflow.org/job-name: train, training.kubeflow.org/replica-type: worker}
-  annotations: {oarlock.dev/cpu-map: auto, oarlock.dev/mem-map: auto${2:+, "$2": "$3"}}
-spec:
-  hostNetwork: true
-  terminationGracePeriodSeconds: 1
-  securityContext: {runAsUser: 1000, seccompProfile: {type: RuntimeDefault}}
-  containers:
-  - name: pytorch
-    image: localhost/busybox:1
-    imagePullPolicy: Never
-    command: [launch, "$RANKS", $(echo "$RANK" | sed 's/,/, /g')]
-    env: [{name: PET_NPROC_PER_NODE, value: "$RANKS"}, {name: POD, value: $1}]
-    securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
-END
-}
-
-# ranks_in POD: its ranks, as RANK PID, a line each.
-ranks_in() {
-    for process in $(pidof touch-memory); do
-        [ "$(variable_of "$process" POD)" != "$1" ] || echo "$(rank_of "$process") $process"
-    done | sort -n
-}
-
-# are_in_their_cgroups POD: whether all of its ranks are, and have touched their memory.
-are_in_their_cgroups() {
-    [ "$(ranks_in "$1" | wc -l)" = "$RANKS" ] || return 1
-    ranks_in "$1" | while read -r rank process; do
-        case $(cgroup_of "$process") in
-        */"oarlock-rank-$rank") ;;
-        *) return 1 ;;
-        esac
-        [ "$(status_of "$process" VmHWM | sed 's/ kB//')" -gt 65536 ] || return 1
-    done
-}
-
-# check_ranks WHO POD: all of them are at their places. Half of their memory is theirs all the time.
-check_ranks() {
-    ranks_in "$2" >/tmp/ranks
-    check "$1: $RANKS ranks" "$RANKS" "$(wc -l </tmp/ranks)"
-    while read -r _ process; do
-        check_rank "$process" 32 "$1"
-    done </tmp/ranks
+    rank_pod "$1" "oarlock.dev/cpu-map: auto, oarlock.dev/mem-map: auto${2:+, $2}" | kubectl create --filename -
 }
 
 # out_of_place: what is not at its place of the ranks in /tmp/before, a line each.
@@ -136,6 +92,12 @@ is_placed() {
     [ -n "$(placement_of "$1")" ]
 }
 
+# install: the chart, from nothing.
+install() {
+    succeeds "helm install" helm install oarlock "$VM/chart" --namespace oarlock --create-namespace \
+        --set image.pullPolicy=Never --wait --timeout 6m
+}
+
 ip address add 10.99.0.15/24 dev eth0
 ip link set eth0 up
 passes "the API server answers" kubectl get --raw /readyz
@@ -152,17 +114,16 @@ passes "the node is ready" is_ready
 say "the node is ready after $(uptime_seconds) s"
 kept >/tmp/kept-before || true
 
-succeeds "helm install" helm install oarlock "$VM/chart" --namespace oarlock --create-namespace \
-    --set image.pullPolicy=Never --wait --timeout 6m
+install
 agent=$(pidof oarlock-agent)
-refusal=$(put_training wrong oarlock.dev/mem-policy strict 2>&1) || true
+refusal=$(put_training wrong "oarlock.dev/mem-policy: strict" 2>&1) || true
 check "a malformed annotation is refused where the pod is made" yes \
     "$(echo "$refusal" | grep -q 'oarlock.dev/mem-policy' && echo yes || echo "$refusal")"
 
 put_training train-worker-0
 await 240 are_in_their_cgroups train-worker-0 || true
 passes "every rank has its cgroup" are_in_their_cgroups train-worker-0
-check_ranks "train-worker-0" train-worker-0
+check_ranks "train-worker-0" train-worker-0 "$STILL"
 passes "its owner is told" is_told train-worker-0 RanksBound
 passes "its places are written on it" is_placed train-worker-0
 check "all of them" "$RANKS" "$(placement_of train-worker-0 | grep -o '"mems"' | wc -l)"
@@ -187,13 +148,24 @@ check "nobody was told of a loss" "" \
     "$(kubectl get events --output custom-columns=R:.reason --no-headers | grep -e RanksUnbound -e BindingDrifted)"
 put_training train-worker-1
 passes "a pod after the upgrade has its cgroups" are_in_their_cgroups train-worker-1
-check_ranks "train-worker-1" train-worker-1
+check_ranks "train-worker-1" train-worker-1 "$STILL"
 
 succeeds "helm uninstall while they work" helm uninstall oarlock --namespace oarlock --wait --timeout 4m
 passes "no agent is left" eval '! pidof oarlock-agent'
 check "no rank is out of its place" "" "$(out_of_place)"
 check "the ranks are still the same" "$(cat /tmp/before)" "$(ranks_in train-worker-0)"
+
+install
+passes "the new agent knows what runs" eval 'agents_log | grep -q synchronised'
+succeeds "agents retire" helm upgrade oarlock "$VM/chart" --namespace oarlock --reuse-values --set retire=true --wait \
+    --timeout 6m
+check "no cgroup of a rank is left" 0 "$(rank_cgroups)"
+check "the ranks are as ever" "$(cat /tmp/before)" "$(ranks_in train-worker-0)"
+check "they may use all CPUs" "" "$(while read -r _ process; do
+    stray_threads "$process" "$(cat /sys/devices/system/cpu/online)"
+done </tmp/before)"
+succeeds "helm uninstall after that" helm uninstall oarlock --namespace oarlock --wait --timeout 4m
 kubectl delete pod train-worker-0 train-worker-1 --wait=false
-passes "no cgroup of a rank is left" are_rank_cgroups 0
+passes "no rank is left" eval '! pidof touch-memory'
 kept >/tmp/kept-after || true
 check "host and cluster are as they were" "$(cat /tmp/kept-before)" "$(grep -v '^/run/oarlock' /tmp/kept-after)"

@@ -62,6 +62,7 @@ fn every_field_is_one_that_kubernetes_knows() {
         &["networkPolicy.enabled=true", "execEvents=false", "networkPolicy.from=[{\"podSelector\":{}}]"],
         &["runtimeClass.enabled=true", "image.pullSecrets=[\"one\"]", "affinity={\"nodeAffinity\":{}}"],
         &["hook.enabled=true", "hook.runtime=\"crio\""],
+        &["retire=true", "hook.enabled=true"],
         &["runtimeClassName=\"nvidia\"", "podLabels={\"a\":\"b\"}", "podAnnotations={\"a\":\"b\"}"],
         &["serviceAccount.annotations={\"a\":\"b\"}", "updateStrategy.maxUnavailable=\"10%\""],
     ] {
@@ -162,6 +163,25 @@ fn a_new_chart_alone_restarts_no_agent_and_a_new_setting_does() {
     for value in ["config.nri.index=\"10\"", "config.gpu.mode=\"own\"", "podMonitor.enabled=true"] {
         assert_ne!(template(&[])["metadata"]["annotations"], template(&[value])["metadata"]["annotations"], "{value}");
     }
+}
+
+#[test]
+fn agents_that_retire_unpin_everything_with_an_agents_rights_and_place_nothing_on_all_hosts_at_once() {
+    let Some(helm) = Helm::get() else { return };
+    let objects = helm.render(&["retire=true", "hook.enabled=true"]).unwrap();
+    let rolling = the(&objects, "DaemonSet").pointer("/spec/updateStrategy/rollingUpdate/maxUnavailable").unwrap();
+    assert_eq!(rolling, "100%");
+    let pod = pod(&objects);
+    let [first] = &pod["initContainers"].as_array().unwrap()[..] else { panic!("{:#}", pod["initContainers"]) };
+    assert_eq!(first["command"], json!(["oarlock", "unpin", "--all", "--run-dir=/run/oarlock"]));
+    let agent = &pod["containers"][0];
+    for same in ["image", "securityContext", "volumeMounts"] {
+        assert_eq!(first[same], agent[same], "{same}");
+    }
+    let settings: Value =
+        serde_saphyr::from_str(the(&objects, "ConfigMap")["data"]["config.yaml"].as_str().unwrap()).unwrap();
+    assert_eq!(settings["nri"]["enabled"], false);
+    assert_eq!(settings["nri"]["index"], "90", "what else is set stays so");
 }
 
 #[test]
