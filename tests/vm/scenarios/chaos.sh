@@ -5,6 +5,7 @@
 . "$VM/node.sh"
 . "$VM/pod.sh"
 
+# That many are begun.
 PODS=200
 SEED=1
 AT_A_TIME=3
@@ -53,7 +54,7 @@ made=0
 killed=0
 pod=0
 pods=
-while [ "$made" -lt "$PODS" ]; do
+while [ "$pod" -lt "$PODS" ]; do
     pod=$((pod + 1))
     striker=
     draw "$ONE_OF"
@@ -69,7 +70,6 @@ while [ "$made" -lt "$PODS" ]; do
     if put_sandbox "pod$pod" '"oarlock.dev/cpu-map":"auto","oarlock.dev/mem-map":"auto"' &&
         put_container "pod$pod" main "0 $LAST" "\"launch\",\"2\",$RANK"; then
         made=$((made + 1))
-        [ $((made % 10)) != 0 ] || say "$made pods were made, of $pod begun, in $(uptime_seconds) s"
         pods="$pods pod$pod"
     else
         await 240 removed "pod$pod"
@@ -83,8 +83,10 @@ while [ "$made" -lt "$PODS" ]; do
         shift
         pods=$*
     fi
+    [ $((pod % 10)) != 0 ] || say "$pod pods were begun, and $made of them run, in $(uptime_seconds) s"
 done
 say "somebody was killed $killed times"
+check "most pods came to run" yes "$([ "$made" -gt $((PODS / 2)) ] && echo yes)"
 check "somebody was killed often" yes "$([ "$killed" -ge $((PODS / ONE_OF / 2)) ] && echo yes)"
 
 for pod in $pods; do
