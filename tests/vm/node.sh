@@ -415,7 +415,7 @@ status_of() {
     sed -n "s/^$2:[[:space:]]*//p" "/proc/$1/status"
 }
 
-# variable_of PID NAME: that variable of the process, its entries sorted.
-variable_of() {
-    tr '\0' '\n' <"/proc/$1/environ" | sed -n "s/^$2=//p" | tr , '\n' | sort | paste -s -d' '
+# sorted_variable_of PID NAME: that variable of the process, its entries sorted.
+sorted_variable_of() {
+    variable_of "$1" "$2" | tr , '\n' | sort | paste -s -d' '
 }

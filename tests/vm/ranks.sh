@@ -5,10 +5,15 @@ environ_of() {
     taskset -c "$2" cat "/proc/$1/environ"
 }
 
-# rank_of PID: its local rank. Whoever looks does not want to move anything, and reads on its CPUs.
-rank_of() {
+# variable_of PID NAME: that variable of the process. Whoever looks does not want to move anything, and reads on its CPUs.
+variable_of() {
     environ_of "$1" "$(sed -n 's/^Cpus_allowed_list:[[:space:]]*//p' "/proc/$1/status")" |
-        tr '\0' '\n' | sed -n 's/^LOCAL_RANK=//p'
+        tr '\0' '\n' | sed -n "s/^$2=//p"
+}
+
+# rank_of PID: its local rank.
+rank_of() {
+    variable_of "$1" LOCAL_RANK
 }
 
 # stray_threads PID CPUS: the threads whose CPUs are others.

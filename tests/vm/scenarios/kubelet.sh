@@ -2,6 +2,7 @@
 # and whoever dies keeps it so. Oarlock's own client asks kubelet what it gave; its checkpoint and the containers are
 # further witnesses.
 . "$VM/report.sh"
+. "$VM/ranks.sh"
 . "$VM/node.sh"
 
 trap 'keep_logs containerd kubelet agent' EXIT
@@ -22,7 +23,7 @@ check_pod() {
     process=$(process_of "$2")
     check "$1: the kernel keeps it on these cpus" "$cpus" "$(status_of "$process" Cpus_allowed_list)"
     check "$1: and on the node's memory" "$node" "$(status_of "$process" Mems_allowed_list)"
-    check "$1: it is told of its gpus" "$(ids_among <held)" "$(variable_of "$process" OARLOCK_GPUS)"
+    check "$1: it is told of its gpus" "$(ids_among <held)" "$(sorted_variable_of "$process" OARLOCK_GPUS)"
 }
 
 # checkpointed FILE: the lines of the file whose ids kubelet has written down.
@@ -72,7 +73,7 @@ kill -9 "$first"
 passes "container killed: it runs again" has_another_process first "$first"
 first=$(process_of first)
 check_as_before "container killed"
-check "container killed: it is told of the same gpus" "$(ids_among <held-first)" "$(variable_of "$first" OARLOCK_GPUS)"
+check "container killed: it is told of the same gpus" "$(ids_among <held-first)" "$(sorted_variable_of "$first" OARLOCK_GPUS)"
 
 # An agent that stands still keeps its stream open: kubelet chooses a node, and asks the agent for the GPUs.
 kill -STOP "$agent"
