@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail};
 
 use crate::{chart, workspace};
 
@@ -35,10 +35,14 @@ pub(crate) fn run(check: bool) -> Result<()> {
 
 fn put(path: &str, fresh: &str, check: bool) -> Result<()> {
     let committed = workspace().join(path);
-    if check {
-        let held = fs::read_to_string(&committed).with_context(|| format!("cannot read {path}"))?;
-        ensure!(held == fresh, "{path} is not what it is generated from gives: run cargo xtask generate");
+    let held = fs::read_to_string(&committed);
+    // A file that is written anew is compiled anew.
+    if held.as_ref().is_ok_and(|held| held == fresh) {
         return Ok(());
+    }
+    if check {
+        held.with_context(|| format!("cannot read {path}"))?;
+        bail!("{path} is not what it is generated from gives: run cargo xtask generate");
     }
     fs::write(&committed, fresh).with_context(|| format!("cannot write {path}"))
 }
