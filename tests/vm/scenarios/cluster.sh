@@ -45,6 +45,11 @@ kept() {
     kubectl get all,configmap,secret,serviceaccount,role,rolebinding --namespace oarlock --output name | grep oarlock
 }
 
+# has_label KEY VALUE: whether this node has it.
+has_label() {
+    kubectl get node --selector "$1=$2" --output name | grep -q "/$SHAPE\$"
+}
+
 # put_training POD [ANNOTATION]: with one more annotation.
 put_training() {
     rank_pod "$1" "oarlock.dev/cpu-map: auto, oarlock.dev/mem-map: auto${2:+, $2}" | kubectl create --filename -
@@ -120,6 +125,8 @@ refusal=$(put_training wrong "oarlock.dev/mem-policy: strict" 2>&1) || true
 check "a malformed annotation is refused where the pod is made" yes \
     "$(echo "$refusal" | grep -q 'oarlock.dev/mem-policy' && echo yes || echo "$refusal")"
 
+passes "schedulers are told of the node's NUMA nodes" has_label oarlock.dev/numa-nodes "2"
+
 put_training train-worker-0
 await 240 are_in_their_cgroups train-worker-0 || true
 passes "every rank has its cgroup" are_in_their_cgroups train-worker-0
@@ -164,7 +171,9 @@ check "the ranks are as ever" "$(cat /tmp/before)" "$(ranks_in train-worker-0)"
 check "they may use all CPUs" "" "$(while read -r _ process; do
     stray_threads "$process" "$(cat /sys/devices/system/cpu/online)"
 done </tmp/before)"
+# As docs/operations.md has it.
 succeeds "helm uninstall after that" helm uninstall oarlock --namespace oarlock --wait --timeout 4m
+kubectl label nodes --all oarlock.dev/numa-nodes- oarlock.dev/gpus- oarlock.dev/gpus-per-numa-node-
 kubectl delete pod train-worker-0 train-worker-1 --wait=false
 passes "no rank is left" eval '! pidof touch-memory'
 kept >/tmp/kept-after || true

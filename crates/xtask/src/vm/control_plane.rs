@@ -63,7 +63,10 @@ impl ControlPlane {
             ],
         )?;
         command::capture(Command::new("openssl").args(["genrsa", "-out"]).arg(plane.path("key")))?;
-        plane.write("tokens", &format!("admin,admin,admin,system:masters\n{node},system:node:{node},node,system:nodes\n"))?;
+        plane.write(
+            "tokens",
+            &format!("admin,admin,admin,system:masters\n{node},system:node:{node},node,system:nodes\n"),
+        )?;
         plane.run(
             "kube-apiserver",
             &[
@@ -93,7 +96,8 @@ impl ControlPlane {
                 ("root-ca-file", "certificates/apiserver.crt"),
             ],
         )?;
-        plane.run("kube-scheduler", &[("kubeconfig", "kubeconfig"), ("leader-elect", "false"), ("secure-port", "0")])?;
+        plane
+            .run("kube-scheduler", &[("kubeconfig", "kubeconfig"), ("leader-elect", "false"), ("secure-port", "0")])?;
         Ok(plane)
     }
 
