@@ -3,8 +3,9 @@
 #   cargo xtask image                  on a base and with programs that are made here: no registry is asked
 #   docker build --tag oarlock .       from the images that docker knows
 #
-# A base of one's own (--build-arg BASE=...) has glibc, libhwloc15 and libudev1.
-ARG BASE=base
+# A base of one's own is another Debian (--build-arg BASE=...), or whatever has glibc, libhwloc15 and libudev1
+# (--build-context base=docker-image://...).
+ARG BASE=debian:trixie-slim
 ARG BUILDER=rust:1-trixie
 
 FROM ${BUILDER} AS programs
@@ -17,10 +18,10 @@ RUN TARGET="$(uname -m)-unknown-linux-musl" && rustup target add "$TARGET" \
     && cargo build --release --locked --package oarlock-hook --target "$TARGET" \
     && cp target/release/oarlock target/release/oarlock-agent "target/$TARGET/release/oarlock-hook" /
 
-FROM debian:trixie-slim AS base
+FROM ${BASE} AS base
 RUN apt-get update && apt-get install -y --no-install-recommends libhwloc15 libudev1 && rm -rf /var/lib/apt/lists/*
 
-FROM ${BASE}
+FROM base
 ARG VERSION=unknown
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="Oarlock" \

@@ -47,7 +47,8 @@ pub(crate) fn of(programs: &[PathBuf]) -> Result<PathBuf> {
     command::run(buildah(&folder, "build").args(stamp).args(["--tag", BASE_NAME, "--file"]).arg(&made).arg(&root))?;
     let name = format!("{NAME}:{}", env!("CARGO_PKG_VERSION"));
     let mut image = buildah(&folder, "build");
-    image.args(stamp).args(["--tag", &name, "--pull-never", "--build-arg"]).arg(format!("BASE={BASE_NAME}"));
+    image.args(stamp).args(["--tag", &name, "--pull-never"]);
+    image.arg(format!("--build-context=base=container-image://{BASE_NAME}"));
     image.args(["--build-arg", concat!("VERSION=", env!("CARGO_PKG_VERSION")), "--build-arg"]);
     image.arg(format!("REVISION={}", git(&["rev-parse", "HEAD"])?));
     image.arg(format!("--build-context=programs={}", ours.display()));
