@@ -72,7 +72,6 @@ while [ "$number" -le "$STARTS" ]; do
 done
 late=$(status_of "$agent" VmRSS)
 say "$STARTS starts and stops: $(($(uptime_seconds) - first)) s; the agent was resident with $early after 20, and is with $late"
-say "of that, pages of files: $(status_of "$agent" RssFile)"
 # Its allocator rounds, and asks for more in larger pieces than that a container could hide in.
 check "the agent does not grow" yes "$([ $((${late% kB} - ${early% kB})) -lt 1024 ] && echo yes)"
 passes "after $STARTS starts and stops everything is as it was before" is_as_before
