@@ -1,4 +1,4 @@
-//! One boot: start QEMU, listen until the guest is done or its time is up, and try again where QEMU itself died.
+//! One boot: start QEMU, listen until the guest is done or its time is up, and try again where the emulation itself failed.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
@@ -18,6 +18,9 @@ use super::shape::Shape;
 const BOOTS: u32 = 4;
 /// The first word comes after some five seconds; a machine that is silent for so long never speaks.
 const FIRST_WORD: Duration = Duration::from_secs(60);
+/// What a kernel says where one of its emulated CPUs has stopped for good, and all others wait for it: see
+/// [`qemu::arguments`]. Seen once in some hundred guests with containers.
+const STUCK: &str = "Kernel panic - not syncing: softlockup";
 /// Lines of the console that are shown where a scenario failed.
 const CONSOLE_END: usize = 40;
 
@@ -52,6 +55,12 @@ impl Outcome {
         !self.report.began && self.exit.is_none_or(|status| !status.success())
     }
 
+    /// Whether an emulated CPU stopped for good.
+    fn is_stuck(&self) -> bool {
+        self.report.status.is_none()
+            && String::from_utf8_lossy(&fs::read(&self.console).unwrap_or_default()).contains(STUCK)
+    }
+
     /// The end of the console, and what QEMU itself printed.
     pub(crate) fn console_end(&self) -> String {
         let console = tail(&self.console, CONSOLE_END);
@@ -66,11 +75,14 @@ pub(crate) fn boot(shape: &Shape, boot: Boot<'_>, limit: Duration, heard: &mut d
     let mut tries = 1;
     loop {
         let outcome = boot_once(shape, boot, limit, heard)?;
-        if tries == BOOTS || !outcome.died_in_silence() {
-            return Ok(outcome);
-        }
+        let fault = match (outcome.died_in_silence(), outcome.is_stuck()) {
+            _ if tries == BOOTS => return Ok(outcome),
+            (true, _) => "qemu ended before the guest's first word".to_owned(),
+            (_, true) => format!("{}\n  an emulated cpu has stopped for good", outcome.console_end()),
+            (false, false) => return Ok(outcome),
+        };
         tries += 1;
-        println!("  qemu ended before the guest's first word: boot {tries} of at most {BOOTS}");
+        println!("  {fault}: boot {tries} of at most {BOOTS}");
     }
 }
 
@@ -168,6 +180,20 @@ mod tests {
         );
         let died = outcome(&["hello", "check pass a", "end 0"], Some(ABORTED)).complaints();
         assert!(died[0].starts_with("qemu ended with signal: 6"), "{died:?}");
+    }
+
+    #[test]
+    fn a_kernel_that_waits_for_a_cpu_is_stuck_and_one_that_panics_for_another_reason_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let console = folder.path().join("console.log");
+        let stuck = |lines: &[&str], text: &str| {
+            fs::write(&console, text).unwrap();
+            Outcome { console: console.clone(), ..outcome(lines, Some(0)) }.is_stuck()
+        };
+        let panic = "[  121.0] Kernel panic - not syncing: softlockup: hung tasks\r\n";
+        assert!(stuck(&["hello", "check pass a"], panic));
+        assert!(!stuck(&["hello", "check pass a", "end 0"], panic), "it has done its work");
+        assert!(!stuck(&["hello"], "Kernel panic - not syncing: Attempted to kill init!\r\n"));
     }
 
     #[test]
