@@ -8,7 +8,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use crate::{command, workspace};
+use crate::command::{self, capture};
+use crate::workspace;
 
 /// Packages to be unpacked, with all that they depend on.
 #[derive(Debug)]
@@ -97,43 +98,20 @@ impl Wanted {
     /// Sees to it that the packages are below `root` in this folder; fetched once, where there is no such folder.
     pub(crate) fn in_folder(&self, folder: &Path) -> Result<()> {
         if !folder.exists() {
-            let arriving = folder.with_extension("arriving");
-            remove(&arriving)?;
-            self.fetch(&arriving)?;
-            fs::rename(&arriving, folder).with_context(|| format!("cannot rename to {}", folder.display()))?;
+            arrive(folder, |arriving| self.fetch(arriving))?;
         }
         Ok(())
     }
 
     fn fetch(&self, folder: &Path) -> Result<()> {
-        println!(
-            "  fetching {} of Debian {} (unpacked below {}, not installed)",
-            self.packages.join(", "),
-            self.suite,
-            folder.display()
-        );
-        let apt = folder.join("apt");
-        let archives = apt.join("cache/archives");
-        let root = folder.join("root");
-        for folder in [&apt.join("state/lists/partial"), &archives.join("partial"), &root] {
-            fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        }
-        let sources = apt.join("sources.list");
-        let source = format!("deb [signed-by={KEYS}] http://deb.debian.org/debian {} main\n", self.suite);
-        for (path, text) in [(&sources, source.as_str()), (&apt.join("status"), "")] {
-            fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
-        }
-        command::run(apt_get(&apt).arg("update"))?;
+        announce(&self.packages.join(", "), self.suite, folder);
+        let apt = Apt::of(folder.join("apt"), self.suite)?;
         command::run(
-            apt_get(&apt).args(["-y", "--no-install-recommends", "--download-only", "install"]).args(self.packages),
+            apt.get().args(["-y", "--no-install-recommends", "--download-only", "install"]).args(self.packages),
         )?;
-        for entry in fs::read_dir(&archives).with_context(|| format!("cannot read {}", archives.display()))? {
-            let path = entry.with_context(|| format!("cannot read {}", archives.display()))?.path();
-            if path.extension().is_some_and(|extension| extension == "deb") {
-                command::run(Command::new("dpkg-deb").arg("-x").arg(&path).arg(&root))?;
-            }
-        }
-        remove(&apt)?;
+        let root = folder.join("root");
+        unpack(&apt.archives(), &root)?;
+        remove(&apt.folder)?;
         for unread in self.unread {
             remove(&root.join(unread))?;
         }
@@ -141,25 +119,106 @@ impl Wanted {
     }
 }
 
-/// apt with lists, packages and sources of its own. The host's settings (a proxy, say) stay in force.
-fn apt_get(folder: &Path) -> Command {
-    let mut command = Command::new("apt-get");
-    command.arg("-qq");
-    for (option, value) in [
-        ("Dir::State", "state"),
-        ("Dir::State::status", "status"),
-        ("Dir::Cache", "cache"),
-        ("Dir::Etc::SourceList", "sources.list"),
-        ("Dir::Etc::SourceParts", "none"),
-        ("Dir::Etc::Preferences", "none"),
-        ("Dir::Etc::PreferencesParts", "none"),
-    ] {
-        command.arg("-o").arg(format!("{option}={}", folder.join(value).display()));
+/// Makes a folder under another name first, so that half a one is never taken for it.
+fn arrive(folder: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let arriving = folder.with_extension("arriving");
+    remove(&arriving)?;
+    make(&arriving)?;
+    fs::rename(&arriving, folder).with_context(|| format!("cannot rename to {}", folder.display()))
+}
+
+/// Sees to it that the newest package that a stand-in of this suite depends on is below `root` in this folder, alone;
+/// fetched once, where there is no such folder.
+pub(crate) fn newest_in_folder(stand_in: &str, suite: &str, folder: &Path) -> Result<()> {
+    if folder.exists() { Ok(()) } else { arrive(folder, |arriving| fetch_newest(stand_in, suite, arriving)) }
+}
+
+fn fetch_newest(stand_in: &str, suite: &str, folder: &Path) -> Result<()> {
+    announce(stand_in, suite, folder);
+    let apt = Apt::of(folder.join("apt"), suite)?;
+    let text = capture(apt.command("apt-cache").args(["depends", "--important", stand_in]))?;
+    let package = text.lines().find_map(|line| versioned(line, stand_in)).with_context(|| {
+        format!("{stand_in} of Debian {suite} depends on none that is named as it, with a version: {text}")
+    })?;
+    command::run(apt.get().args(["download", package]).current_dir(apt.archives()))?;
+    unpack(&apt.archives(), &folder.join("root"))?;
+    remove(&apt.folder)
+}
+
+/// The package that a line of `apt-cache depends` names, where it is a version of the stand-in: `linux-image-6.1.0-56-…`
+/// of `linux-image-…`.
+fn versioned<'a>(line: &'a str, stand_in: &str) -> Option<&'a str> {
+    let name = line.trim().strip_prefix("Depends: ")?;
+    let version = name.find(|c: char| c.is_ascii_digit())?;
+    stand_in.starts_with(&name[..version]).then_some(name)
+}
+
+fn announce(packages: &str, suite: &str, folder: &Path) {
+    println!("  fetching {packages} of Debian {suite} (unpacked below {}, not installed)", folder.display());
+}
+
+fn unpack(archives: &Path, root: &Path) -> Result<()> {
+    fs::create_dir_all(root).with_context(|| format!("cannot make {}", root.display()))?;
+    for entry in fs::read_dir(archives).with_context(|| format!("cannot read {}", archives.display()))? {
+        let path = entry.with_context(|| format!("cannot read {}", archives.display()))?.path();
+        if path.extension().is_some_and(|extension| extension == "deb") {
+            command::run(Command::new("dpkg-deb").arg("-x").arg(&path).arg(root))?;
+        }
     }
-    command.args(["-o", "APT::Architecture=amd64", "-o", "APT::Architectures=amd64", "-o", "Acquire::Languages=none"]);
-    // The folder is the caller's own: apt's sandbox user could not write to it.
-    command.args(["-o", "APT::Sandbox::User="]);
-    command
+    Ok(())
+}
+
+/// apt with lists, packages and sources of its own. The host's settings (a proxy, say) stay in force.
+struct Apt {
+    folder: PathBuf,
+}
+
+impl Apt {
+    /// In this folder, for this suite, with its lists.
+    fn of(folder: PathBuf, suite: &str) -> Result<Self> {
+        let apt = Self { folder };
+        for made in [apt.folder.join("state/lists/partial"), apt.archives().join("partial")] {
+            fs::create_dir_all(&made).with_context(|| format!("cannot make {}", made.display()))?;
+        }
+        let source = format!("deb [signed-by={KEYS}] http://deb.debian.org/debian {suite} main\n");
+        for (name, text) in [("sources.list", source.as_str()), ("status", "")] {
+            let path = apt.folder.join(name);
+            fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        command::run(apt.get().arg("update"))?;
+        Ok(apt)
+    }
+
+    fn archives(&self) -> PathBuf {
+        self.folder.join("cache/archives")
+    }
+
+    fn get(&self) -> Command {
+        let mut command = self.command("apt-get");
+        command.arg("-qq");
+        command
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        for (option, value) in [
+            ("Dir::State", "state"),
+            ("Dir::State::status", "status"),
+            ("Dir::Cache", "cache"),
+            ("Dir::Etc::SourceList", "sources.list"),
+            ("Dir::Etc::SourceParts", "none"),
+            ("Dir::Etc::Preferences", "none"),
+            ("Dir::Etc::PreferencesParts", "none"),
+        ] {
+            command.arg("-o").arg(format!("{option}={}", self.folder.join(value).display()));
+        }
+        for option in ["APT::Architecture=amd64", "APT::Architectures=amd64", "Acquire::Languages=none"] {
+            command.args(["-o", option]);
+        }
+        // The folder is the caller's own: apt's sandbox user could not write to it.
+        command.args(["-o", "APT::Sandbox::User="]);
+        command
+    }
 }
 
 fn remove(path: &Path) -> Result<()> {
@@ -169,5 +228,19 @@ fn remove(path: &Path) -> Result<()> {
             Err(error).with_context(|| format!("cannot remove {}", path.display()))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stand_in_depends_on_its_newest_version_and_on_other_things() {
+        let newest = |line| versioned(line, "linux-image-cloud-amd64");
+        assert_eq!(newest("  Depends: linux-image-6.1.0-56-cloud-amd64"), Some("linux-image-6.1.0-56-cloud-amd64"));
+        assert_eq!(newest("  Depends: linux-image-cloud"), None);
+        assert_eq!(newest("  Depends: libc6"), None);
+        assert_eq!(newest("linux-image-cloud-amd64"), None);
     }
 }

@@ -59,7 +59,7 @@ const PACKAGES: [Package; 15] = [
     package("qemu-system-x86", Mark::Program("qemu-system-x86_64"), For::Machines, "is the emulated machine"),
     package("busybox-static", Mark::Program("busybox"), For::Machines, "is the guest's system"),
     package("e2fsprogs", Mark::Program("mke2fs"), For::Launchers, "makes the guest's disk"),
-    package("debian-archive-keyring", ARCHIVE_KEYS, For::Launchers, "proves that Debian's torchrun is Debian's"),
+    package("debian-archive-keyring", ARCHIVE_KEYS, For::Machines, "proves that Debian's packages are Debian's"),
     package("debian-archive-keyring", ARCHIVE_KEYS, For::Image, "proves that the image's base is Debian's"),
     package("buildah", Mark::Program("buildah"), For::Image, "makes the image"),
     package("crun", Mark::Program("crun"), For::Benchmarks, "creates a container beside the hook"),

@@ -1,16 +1,26 @@
-//! The guest's kernel: the distribution's own package, unpacked beside the other build outputs and not installed, so that
-//! the host keeps its boot loader and its kernels as they are.
+//! The guest's kernel: Debian's own package for virtual machines, unpacked beside the other build outputs and not
+//! installed, so that the host keeps its boot loader and its kernels as they are.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
-use crate::command::{self, capture};
+use crate::debian;
 
-/// Packages that stand for the newest kernel for virtual machines: Debian's and Ubuntu's.
-const PACKAGES: [&str; 2] = ["linux-image-cloud-amd64", "linux-image-virtual"];
+/// What stands for the newest one of a suite.
+const PACKAGE: &str = "linux-image-cloud-amd64";
+
+/// Which kernel: Debian's long-term ones.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Linux {
+    /// Of bookworm.
+    #[default]
+    V6_1,
+    /// Of trixie.
+    V6_12,
+}
+
 /// What a disk needs where the kernel has it as modules, in an order in which they can be loaded.
 pub(crate) const DISK: [&str; 6] =
     ["virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_blk"];
@@ -38,28 +48,15 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    /// The kernel in this folder; fetched once, where the folder has none.
-    pub(crate) fn in_folder(folder: &Path) -> Result<Self> {
-        if let Some(kernel) = Self::unpacked(folder) {
-            return Ok(kernel);
-        }
-        let package = newest_package()?;
-        println!("  fetching {package} (unpacked below {}, not installed)", folder.display());
-        let arriving = folder.with_extension("arriving");
-        if arriving.exists() {
-            fs::remove_dir_all(&arriving).with_context(|| format!("cannot remove {}", arriving.display()))?;
-        }
-        let root = arriving.join("root");
-        fs::create_dir_all(&root).with_context(|| format!("cannot make {}", root.display()))?;
-        command::run(Command::new("apt-get").args(["-qq", "download", &package]).current_dir(&arriving))?;
-        for entry in fs::read_dir(&arriving).with_context(|| format!("cannot read {}", arriving.display()))? {
-            let path = entry.with_context(|| format!("cannot read {}", arriving.display()))?.path();
-            if path.extension().is_some_and(|extension| extension == "deb") {
-                command::run(Command::new("dpkg-deb").arg("-x").arg(&path).arg(&root))?;
-            }
-        }
-        fs::rename(&arriving, folder).with_context(|| format!("cannot rename to {}", folder.display()))?;
-        Self::unpacked(folder).with_context(|| format!("{package} holds no boot/vmlinuz-*"))
+    /// This kernel, from the folder of emulated machines; fetched once.
+    pub(crate) fn of(linux: Linux, machines: &Path) -> Result<Self> {
+        let (version, suite) = match linux {
+            Linux::V6_1 => ("6.1", "bookworm"),
+            Linux::V6_12 => ("6.12", "trixie"),
+        };
+        let folder = machines.join(format!("linux-{version}"));
+        debian::newest_in_folder(PACKAGE, suite, &folder)?;
+        Self::unpacked(&folder).with_context(|| format!("{PACKAGE} of Debian {suite} holds no boot/vmlinuz-*"))
     }
 
     fn unpacked(folder: &Path) -> Option<Self> {
@@ -88,35 +85,9 @@ impl Kernel {
     }
 }
 
-/// The package that the distribution's stand-in depends on.
-fn newest_package() -> Result<String> {
-    for package in PACKAGES {
-        let Ok(text) = capture(Command::new("apt-cache").args(["depends", "--important", package])) else { continue };
-        if let Some(name) = text.lines().find_map(kernel_dependency) {
-            return Ok(name.to_owned());
-        }
-    }
-    bail!("apt knows no {}: the emulated machines boot the kernel of one of them", PACKAGES.join(" and no "))
-}
-
-fn kernel_dependency(line: &str) -> Option<&str> {
-    let name = line.trim().strip_prefix("Depends: ")?;
-    name.strip_prefix("linux-image-").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit())).then_some(name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_stand_in_depends_on_one_versioned_kernel() {
-        assert_eq!(
-            kernel_dependency("  Depends: linux-image-6.1.0-56-cloud-amd64"),
-            Some("linux-image-6.1.0-56-cloud-amd64")
-        );
-        assert_eq!(kernel_dependency("  Depends: linux-image-cloud"), None);
-        assert_eq!(kernel_dependency("linux-image-cloud-amd64"), None);
-    }
 
     #[test]
     fn modules_are_loaded_in_an_order_that_the_kernel_takes_and_built_in_ones_are_left_out() {

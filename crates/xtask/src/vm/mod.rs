@@ -30,12 +30,11 @@ use report::{Line, Report};
 use scenario::{Part, Scenario};
 use shape::Shape;
 
-/// What every boot needs: the kernel, and our programs.
+/// What every boot needs: a place, and our programs.
 #[derive(Debug)]
 pub(crate) struct Machines {
     /// Where everything about emulated machines is kept.
     pub(crate) folder: PathBuf,
-    kernel: Kernel,
     /// `oarlock` and `touch-memory`.
     pub(crate) programs: Vec<PathBuf>,
 }
@@ -47,12 +46,9 @@ impl Machines {
         packages::require(&[For::Building, For::Machines, For::Launchers])?;
         let folder = build::target_folder().join("vm");
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        progress.step("the guest's kernel");
-        let kernel = Kernel::in_folder(&folder.join("kernel"))?;
-        println!("  {}", kernel.image.display());
         progress.step("our programs, optimised");
         let programs = build::release_programs(&[("oarlock-cli", "oarlock"), ("oarlock-testkit", "touch-memory")])?;
-        Ok(Self { folder, kernel, programs })
+        Ok(Self { folder, programs })
     }
 
     /// Boots a shape, runs a scenario in it, and judges what it reports. The report of a success.
@@ -63,16 +59,17 @@ impl Machines {
         let name = format!("{}-{scenario}", shape.name);
         let initramfs = self.folder.join(format!("{name}.cpio"));
         let needs = scenario.needs();
+        let kernel = Kernel::of(scenario.linux, &self.folder)?;
         let mut root = self.first_root(shape, &script)?;
         root.add_text("vm/limit", scenario.limit().as_secs().to_string());
         let mut disk = None;
         let mut modules = Vec::new();
         if needs.contains(&Part::Torchrun) {
-            modules.extend(self.kernel.modules(&kernel::DISK));
+            modules.extend(kernel.modules(&kernel::DISK));
             disk = Some(self.debian()?.disk()?);
         }
         if needs.contains(&Part::Loop) {
-            modules.extend(self.kernel.modules(&kernel::LOOP));
+            modules.extend(kernel.modules(&kernel::LOOP));
         }
         if needs.contains(&Part::KernelTests) {
             root.add_program("bin/kernel-tests", &build::library_tests("oarlock-kernel")?)?;
@@ -92,7 +89,7 @@ impl Machines {
         }
         let mut control_plane = None;
         if needs.contains(&Part::ControlPlane) {
-            modules.extend(self.kernel.modules(&kernel::NETWORK));
+            modules.extend(kernel.modules(&kernel::NETWORK));
             control_plane = Some(ControlPlane::start(&shape.name)?);
             for (name, user) in [("admin", "admin"), ("kubelet", &*shape.name)] {
                 root.add_text(&format!("vm/{name}.kubeconfig"), control_plane::guests_kubeconfig(user));
@@ -108,7 +105,7 @@ impl Machines {
         root.write(&initramfs)?;
         let console = self.folder.join(format!("{name}.log"));
         let boot = Boot {
-            kernel: &self.kernel.image,
+            kernel: &kernel.image,
             initramfs: &initramfs,
             disk: disk.as_deref(),
             api_server: control_plane.as_ref().map(|plane| plane.port),

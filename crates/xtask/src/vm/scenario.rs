@@ -1,4 +1,4 @@
-//! A scenario, as a shape or a user names it: a script, and the parts it runs on, as in `pods+containerd-1.7+crun`.
+//! A scenario, as a shape or a user names it: a script, and the parts it runs on, as in `pods+containerd-1.7+linux-6.12`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,6 +8,7 @@ use anyhow::{Result, bail, ensure};
 use serde::Deserialize;
 
 use super::control_plane;
+use super::kernel::Linux;
 use super::runtime::{Containerd, Runtime};
 
 /// A script of `tests/vm/scenarios`, and the container runtime below it.
@@ -19,6 +20,8 @@ pub(crate) struct Scenario {
     pub(crate) script: String,
     /// What a script that needs one runs its containers with.
     pub(crate) runtime: Runtime,
+    /// The guest's kernel.
+    pub(crate) linux: Linux,
 }
 
 /// What a script finds in its guest beside our programs.
@@ -92,18 +95,20 @@ impl FromStr for Scenario {
         let mut words = text.split('+');
         let script = words.next().unwrap_or_default().to_owned();
         let mut runtime = Runtime { podman: script == "hook-podman", ..Runtime::default() };
+        let mut linux = Linux::default();
         for word in words {
             match word {
+                "linux-6.12" => linux = Linux::V6_12,
                 "containerd-1.7" => runtime.containerd = Containerd::V1_7,
                 "containerd-1.6" => runtime.containerd = Containerd::V1_6,
                 "crun" => runtime.crun = true,
                 "systemd" => runtime.systemd = true,
                 _ => bail!(
-                    "{text} names {word}: the parts of a scenario are containerd-1.7, containerd-1.6, crun and systemd"
+                    "{text} names {word}: the parts of a scenario are linux-6.12, containerd-1.7, containerd-1.6, crun and systemd"
                 ),
             }
         }
-        let scenario = Self { text: text.to_owned(), script, runtime };
+        let scenario = Self { text: text.to_owned(), script, runtime, linux };
         ensure!(
             scenario.runtime == Runtime::default() || scenario.needs().contains(&Part::Runtime),
             "{text} names parts of a container runtime: {} has none",
@@ -135,11 +140,12 @@ mod tests {
     fn a_scenario_is_a_script_and_the_parts_below_it() {
         let plain: Scenario = "pods".parse().unwrap();
         assert_eq!((plain.script.as_str(), plain.runtime), ("pods", Runtime::default()));
-        let parts: Scenario = "pods+containerd-1.7+crun+systemd".parse().unwrap();
+        let parts: Scenario = "pods+containerd-1.7+crun+systemd+linux-6.12".parse().unwrap();
         assert_eq!(parts.script, "pods");
         let runtime = Runtime { containerd: Containerd::V1_7, crun: true, systemd: true, podman: false };
         assert_eq!(parts.runtime, runtime);
-        assert_eq!(parts.to_string(), "pods+containerd-1.7+crun+systemd");
+        assert_eq!(parts.to_string(), "pods+containerd-1.7+crun+systemd+linux-6.12");
+        assert_eq!((plain.linux, parts.linux), (Linux::V6_1, Linux::V6_12));
     }
 
     #[test]
