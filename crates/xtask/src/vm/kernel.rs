@@ -78,10 +78,10 @@ impl Kernel {
         let folders = ["drivers/virtio", "drivers/block", "drivers/net", "net/core"];
         let places: Vec<PathBuf> =
             kernels.iter().flat_map(|kernel| folders.map(|folder| kernel.join(folder))).collect();
-        names
-            .iter()
-            .filter_map(|name| places.iter().map(|place| place.join(format!("{name}.ko"))).find(|path| path.exists()))
-            .collect()
+        // busybox loads both.
+        let files =
+            |name| places.iter().flat_map(move |place| ["ko", "ko.xz"].map(|end| place.join(format!("{name}.{end}"))));
+        names.iter().filter_map(|name| files(name).find(|path| path.exists())).collect()
     }
 }
 
@@ -95,13 +95,13 @@ mod tests {
         let drivers = folder.path().join("root/lib/modules/6.1.0-1/kernel/drivers");
         fs::create_dir_all(folder.path().join("root/boot")).unwrap();
         fs::write(folder.path().join("root/boot/vmlinuz-6.1.0-1"), "").unwrap();
-        for module in ["virtio/virtio_pci", "virtio/virtio", "block/virtio_blk", "block/loop"] {
-            let path = drivers.join(format!("{module}.ko"));
+        for module in ["virtio/virtio_pci.ko", "virtio/virtio.ko", "block/virtio_blk.ko.xz", "block/loop.ko"] {
+            let path = drivers.join(module);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "").unwrap();
         }
         let modules = Kernel::unpacked(folder.path()).unwrap().modules(&DISK);
-        let names: Vec<_> = modules.iter().map(|path| path.file_stem().unwrap().to_string_lossy()).collect();
-        assert_eq!(names, ["virtio", "virtio_pci", "virtio_blk"]);
+        let names: Vec<_> = modules.iter().map(|path| path.file_name().unwrap().to_string_lossy()).collect();
+        assert_eq!(names, ["virtio.ko", "virtio_pci.ko", "virtio_blk.ko.xz"]);
     }
 }
