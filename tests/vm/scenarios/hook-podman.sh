@@ -147,11 +147,33 @@ say "$STARTS starts and stops: $(($(uptime_seconds) - began)) s"
 check "after $STARTS starts and stops: nothing in the ledger" 0 "$(entries)"
 passes "after $STARTS starts and stops: no cgroup of a container" are_no_cgroups_of_containers
 
-# What a rootless podman calls is root in a user namespace only.
-rootless="{\"annotations\":{\"oarlock.dev/cpu-map\":\"0\"},\"linux\":{\"cgroupsPath\":\"/libpod-$(seq -s '' 1000 1015)\"}}"
-seen=$(echo "$rootless" | unshare -U -r oarlock-hook precreate 2>said.txt)
-check "rootless: the container stays as it is, and why is said" "$rootless yes" \
-    "$seen $(grep -q 'rootless: this is root in a user namespace only' said.txt && echo yes)"
+# A user's own podman is root in a user namespace only, and writes no cgroup.
+USERS_HOME=/home/user
+echo 'user:x:1000:1000::/home/user:/bin/sh' >>/etc/passwd
+echo 'user:x:1000:' >>/etc/group
+mkdir -p $USERS_HOME/.config/containers /run/user/1000
+printf '[storage]\ndriver = "vfs"\n' >$USERS_HOME/.config/containers/storage.conf
+fill_root $USERS_HOME/root
+mkdir -p $USERS_HOME/root/proc $USERS_HOME/root/sys $USERS_HOME/root/dev $USERS_HOME/root/etc $USERS_HOME/root/run
+chown -R 1000:1000 $USERS_HOME /run/user/1000
+
+# rootless NAME ANNOTATION...: a container of that user's, which runs while it is looked at.
+rootless() {
+    name=$1
+    shift
+    annotations=$(for annotation in "$@"; do printf -- '--annotation oarlock.dev/%s ' "$annotation"; done)
+    # shellcheck disable=SC2086 # One --annotation each.
+    HOME=$USERS_HOME XDG_RUNTIME_DIR=/run/user/1000 setuidgid user /usr/bin/podman --cgroup-manager=cgroupfs --log-level=warn \
+        --runtime crun run --name "$name" --network host $annotations --rootfs $USERS_HOME/root \
+        /bin/busybox grep Cpus_allowed_list: /proc/self/status
+}
+
+seen=$(rootless rootless "cpu-map=$LAST_NODE") || true
+check "rootless: the container runs as it is, and why is said" "Cpus_allowed_list:	$ALL_CPUS yes" \
+    "$seen $(said 'rootless: this is root in a user namespace only')"
+seen=0
+rootless rootless-refused "cpu-map=$LAST_NODE" on-failure=refuse || seen=$?
+check "rootless: where that is asked for, it does not start" no "$([ "$seen" = 0 ] || echo no)"
 oarlock hook uninstall
 check "uninstalled: no hook of ours" "" "$(find /etc/containers /usr/share/containers -name '*oarlock*' 2>/dev/null)"
 run crun after "cpu-map=$LAST_NODE" "" sleep 100000

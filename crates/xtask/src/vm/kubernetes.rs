@@ -19,6 +19,11 @@ pub(crate) fn program(name: &str) -> Result<PathBuf> {
     program_in(env::var_os(PROGRAMS), name)
 }
 
+/// The folder of them all.
+pub(crate) fn folder() -> Result<PathBuf> {
+    env::var_os(PROGRAMS).map(PathBuf::from).with_context(|| format!("${PROGRAMS} is not set"))
+}
+
 fn program_in(folder: Option<OsString>, name: &str) -> Result<PathBuf> {
     let folder = folder.with_context(|| format!("${PROGRAMS} names no folder with a {name}"))?;
     let program = PathBuf::from(folder).join(name);

@@ -1,5 +1,6 @@
 //! `cargo xtask vm`: emulated machines with several NUMA nodes, and scenarios that run in them.
 
+mod api_server;
 mod control_plane;
 mod guest;
 mod initramfs;
@@ -22,7 +23,6 @@ use crate::debian::Debian;
 use crate::packages::{self, For};
 use crate::progress::Progress;
 use crate::{build, image, tools, workspace};
-use control_plane::ControlPlane;
 use initramfs::Initramfs;
 use kernel::Kernel;
 use qemu::Boot;
@@ -90,7 +90,7 @@ impl Machines {
         let mut control_plane = None;
         if needs.contains(&Part::ControlPlane) {
             modules.extend(kernel.modules(&kernel::NETWORK));
-            control_plane = Some(ControlPlane::start(&shape.name)?);
+            control_plane = Some(control_plane::start(&shape.name)?);
             for (name, user) in [("admin", "admin"), ("kubelet", &*shape.name)] {
                 root.add_text(&format!("vm/{name}.kubeconfig"), control_plane::guests_kubeconfig(user));
             }

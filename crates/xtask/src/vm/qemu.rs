@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::control_plane::{ADDRESS, HOST, NETWORK};
+use super::api_server::{HOST, NETWORK};
+use super::control_plane::ADDRESS;
 use super::shape::Shape;
 
 /// Files that one boot is made of.

@@ -1,35 +1,21 @@
 //! The chart before a real API server, where `$OARLOCK_K8S_BIN` names a folder with `kube-apiserver` and `etcd`. There is
 //! no kubelet and no controller: what is tried is what the server itself decides.
 
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::PathBuf;
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
 use oarlock_core::Request;
 use serde_json::json;
 
+use crate::api_server::ApiServer;
 use crate::helm::{Helm, root};
 
-/// An API server, its store, and a folder for what they write; they end with it.
+/// An API server, and what speaks to it.
 pub(crate) struct Server {
-    folder: tempfile::TempDir,
+    server: ApiServer,
     programs: PathBuf,
-    running: Vec<Child>,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        for child in &mut self.running {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Server {
@@ -45,49 +31,7 @@ impl Server {
                 return None;
             }
         }
-        let folder = tempfile::tempdir().unwrap();
-        let mut server = Self { folder, programs: helm.programs.clone(), running: Vec::new() };
-        let (store, peer, port) = (free_port(), free_port(), free_port());
-        let (store, peer) = (format!("http://127.0.0.1:{store}"), format!("http://127.0.0.1:{peer}"));
-        server.run(
-            &binaries.join("etcd"),
-            &[
-                ("data-dir", "store"),
-                ("listen-client-urls", &store),
-                ("advertise-client-urls", &store),
-                ("listen-peer-urls", &peer),
-                ("initial-advertise-peer-urls", &peer),
-                ("initial-cluster", &format!("default={peer}")),
-            ],
-        );
-        let key = Command::new("openssl").args(["genrsa", "-out"]).arg(server.path("key")).output().unwrap();
-        assert!(key.status.success(), "{key:?}");
-        fs::write(server.path("tokens"), "secret,admin,admin,system:masters\n").unwrap();
-        server.run(
-            &binaries.join("kube-apiserver"),
-            &[
-                ("etcd-servers", &store),
-                ("cert-dir", "certificates"),
-                ("secure-port", &port.to_string()),
-                ("bind-address", "127.0.0.1"),
-                ("service-account-issuer", "https://oarlock.test"),
-                ("service-account-key-file", "key"),
-                ("service-account-signing-key-file", "key"),
-                ("token-auth-file", "tokens"),
-                ("authorization-mode", "Node,RBAC"),
-                ("service-cluster-ip-range", "10.99.0.0/24"),
-            ],
-        );
-        let cluster = json!({"server": format!("https://127.0.0.1:{port}"), "insecure-skip-tls-verify": true});
-        let config = json!({
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "c", "cluster": cluster}],
-            "users": [{"name": "u", "user": {"token": "secret"}}],
-            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-            "current-context": "x",
-        });
-        fs::write(server.path("kubeconfig"), config.to_string()).unwrap();
+        let server = Self { server: ApiServer::start(&binaries, "").unwrap(), programs: helm.programs.clone() };
         server.until("the server is ready", |server| server.call("kubectl get --raw /readyz").status.success());
         // The controller that makes it is not there.
         let account = server.call("kubectl create serviceaccount default --namespace default");
@@ -96,22 +40,14 @@ impl Server {
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn run(&mut self, program: &Path, flags: &[(&str, &str)]) {
-        let log = fs::File::create(self.path(&program.file_name().unwrap().to_string_lossy())).unwrap();
-        let mut command = Command::new(program);
-        command.args(flags.iter().map(|(flag, value)| format!("--{flag}={value}")));
-        command.current_dir(self.folder.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        self.running.push(command.spawn().unwrap());
+        self.server.path(name)
     }
 
     /// Waits until something is so, which takes a busy machine a while.
     pub(crate) fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
         let began = Instant::now();
         while !is_so(self) {
-            let logs = ["etcd", "kube-apiserver"].map(|name| fs::read_to_string(self.path(name)).unwrap_or_default());
+            let logs = ["etcd", "kube-apiserver"].map(|name| self.server.said(name));
             assert!(began.elapsed() < Duration::from_secs(180), "{what}: not within 3 minutes\n{}", logs.join("\n"));
             thread::sleep(Duration::from_millis(200));
         }
@@ -123,7 +59,7 @@ impl Server {
         let mut shell = Command::new("sh");
         shell.args(["-c", words]).current_dir(root()).env("PATH", path).env("KUBECONFIG", self.path("kubeconfig"));
         // What helm and kubectl keep for themselves.
-        shell.env("HOME", self.folder.path()).output().unwrap()
+        shell.env("HOME", self.path("")).output().unwrap()
     }
 
     /// The same, where it has to succeed.
