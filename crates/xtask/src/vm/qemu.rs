@@ -66,10 +66,11 @@ pub(crate) fn arguments(shape: &Shape, boot: Boot<'_>) -> Vec<String> {
     list.pair("-kernel", boot.kernel.display().to_string());
     list.pair("-initrd", boot.initramfs.display().to_string());
     // A host with other work gives an emulated timer too few of its ticks, and the kernel would take it for broken.
-    // A CPU that has not scheduled for two minutes never will: that is the end, with all CPUs' traces.
+    // A CPU that has not scheduled for two minutes never will, and a kernel that has lost a thread is none to test on: that
+    // is the end, with all CPUs' traces.
     list.pair(
         "-append",
-        "console=ttyS0 panic=-1 quiet no_timer_check watchdog_thresh=60 softlockup_panic=1 panic_print=0x40",
+        "console=ttyS0 panic=-1 quiet no_timer_check watchdog_thresh=60 softlockup_panic=1 oops=panic panic_print=0x40",
     );
     list.pair("-serial", format!("file:{}", boot.console.display()));
     list.pair("-serial", "stdio");
