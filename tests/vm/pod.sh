@@ -39,7 +39,8 @@ put_container() {
     create_container "$@" && start_container "$1" "$2"
 }
 
-# create_container: what put_container is given. It does not run yet.
+# create_container: what put_container is given. It does not run yet. $IMAGE is its image, where it is another than the one of
+# start_runtime.
 create_container() {
     names=
     for index in $3; do names="$names${names:+,}$(uuid_of "$index")"; done
@@ -47,7 +48,7 @@ create_container() {
     [ -z "$names" ] || variables="{\"key\":\"NVIDIA_VISIBLE_DEVICES\",\"value\":\"$names\"},
 {\"key\":\"OARLOCK_GPUS\",\"value\":\"$names\"}"
     cat >"/tmp/pods/$1/$2.json" <<END
-{"metadata":{"name":"$2"},"image":{"image":"localhost/busybox:1"},"command":[$4],"envs":[$variables],"log_path":"$2.log",
+{"metadata":{"name":"$2"},"image":{"image":"${IMAGE:-localhost/busybox:1}"},"command":[$4],"envs":[$variables],"log_path":"$2.log",
 "labels":{"io.kubernetes.container.name":"$2","io.kubernetes.pod.name":"$1","io.kubernetes.pod.namespace":"default",
 "io.kubernetes.pod.uid":"uid-of-$1"},
 "mounts":[${7:-}],"linux":{"security_context":{"namespace_options":{$NAMESPACES}${5:+,}${5:-}},

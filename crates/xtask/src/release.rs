@@ -14,9 +14,14 @@ use crate::{command, image, tools, workspace};
 const PACKAGES: [&str; 3] = ["oarlock-cli", "oarlock-agent", "oarlock-hook"];
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Builds the programs, and gives their paths.
+/// Builds those programs that are linked to the system's libraries, and gives their paths.
+pub(crate) fn linked_programs() -> Result<Vec<PathBuf>> {
+    build::release_programs(&[("oarlock-cli", "oarlock"), ("oarlock-agent", "oarlock-agent")])
+}
+
+/// Builds all programs, and gives their paths.
 pub(crate) fn programs() -> Result<Vec<PathBuf>> {
-    let mut programs = build::release_programs(&[("oarlock-cli", "oarlock"), ("oarlock-agent", "oarlock-agent")])?;
+    let mut programs = linked_programs()?;
     programs.push(build::hook()?);
     Ok(programs)
 }

@@ -5,6 +5,7 @@
 . "$VM/ranks.sh"
 . "$VM/node.sh"
 . "$VM/pod.sh"
+. "$VM/imaged.sh"
 
 trap 'agents_log >/tmp/agent.log 2>&1 || true; keep_logs containerd kubelet agent' EXIT
 
@@ -15,8 +16,7 @@ agents_log() {
 
 # put_agent: the pod of the chart's DaemonSet, and its settings as a folder of the host, since there is no API server here.
 put_agent() {
-    mkdir -p /etc/oarlock
-    sed -n '/^  config.yaml: |/,/^---/s/^    //p' "$VM/oarlock.yaml" >/etc/oarlock/config.yaml
+    settings_of_agent
     {
         printf 'apiVersion: v1\nkind: Pod\n'
         sed -n '/^kind: DaemonSet/,/^---/p' "$VM/oarlock.yaml" | sed -n '/^  template:/,/^---/p' |
@@ -27,16 +27,6 @@ put_agent() {
     mv /tmp/agent.yaml "$MANIFESTS/agent.yaml"
 }
 
-# is_ready: whether the agent says so.
-is_ready() {
-    wget -q -O - http://127.0.0.1:9837/readyz >/dev/null 2>&1
-}
-
-# agent_process: the agent's container's own.
-agent_process() {
-    pidof oarlock-agent
-}
-
 # put_ranks POD: a pod without devices.
 put_ranks() {
     places=$(echo "$RANKS_ON" | tr ' ' ,)
@@ -44,30 +34,16 @@ put_ranks() {
     mv "/tmp/$1.yaml" "$MANIFESTS/$1.yaml"
 }
 
-# in_agents_container COMMAND...: as kubectl exec does it.
-in_agents_container() {
-    ctr -n k8s.io tasks exec --exec-id "look-$$-$(uptime_seconds)" "$(agents_container)" "$@"
-}
-
-# agents_container: its id.
-agents_container() {
-    sed -n 's|.*/||p' "/proc/$(agent_process)/cpuset" | sed 's/^cri-containerd-//; s/.scope$//'
-}
-
 start_runtime
-ctr -n k8s.io images import --local --snapshotter native "$VM/oarlock.tar"
+import_agent
 start_kubelet best-effort none
 put_agent
 # A kubelet that has just started takes an emulated CPU a while.
-await 240 is_ready || true
-passes "the agent is ready" is_ready
+await 240 is_agent_ready || true
+passes "the agent is ready" is_agent_ready
 say "ready after $(uptime_seconds) s"
 own=$(agent_process)
-check "the agent's capabilities are those of the chart" 0000000000881004 "$(status_of "$own" CapEff)"
-check "it can get no others" 1 "$(status_of "$own" NoNewPrivs)"
-check "it has a cgroup namespace of its own" no \
-    "$([ "$(readlink "/proc/$own/ns/cgroup")" = "$(readlink /proc/self/ns/cgroup)" ] && echo yes || echo no)"
-check "its root file system can not be written" ro "$(awk '$5 == "/" { print substr($6, 1, 2) }' "/proc/$own/mountinfo")"
+check_agents_privileges
 put_ranks first
 await 240 are_in_their_cgroups first || true
 passes "every rank has its cgroup" are_in_their_cgroups first
@@ -80,7 +56,7 @@ check "verify in the agent's container finds all as planned" 0 "$seen"
 ranks_in first >/tmp/before
 
 kill -9 "$own"
-passes "another agent is ready" is_ready
+passes "another agent is ready" is_agent_ready
 check "the ranks are the same" "$(cat /tmp/before)" "$(ranks_in first)"
 check_ranks "after the agent's death" first
 put_ranks second

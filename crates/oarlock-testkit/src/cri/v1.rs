@@ -352,6 +352,8 @@ pub struct LinuxContainerSecurityContext {
     pub namespace_options: ::core::option::Option<NamespaceOption>,
     #[prost(message, optional, tag = "5")]
     pub run_as_user: ::core::option::Option<Int64Value>,
+    #[prost(bool, tag = "7")]
+    pub readonly_rootfs: bool,
     #[prost(bool, tag = "11")]
     pub no_new_privs: bool,
     #[prost(message, optional, tag = "12")]

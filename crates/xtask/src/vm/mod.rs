@@ -161,13 +161,14 @@ impl Machines {
 }
 
 /// What every scenario may read beside it: name and path.
-pub(crate) fn scripts() -> [(&'static str, PathBuf); 9] {
+pub(crate) fn scripts() -> [(&'static str, PathBuf); 10] {
     [
         ("report.sh", "tests/vm"),
         ("ranks.sh", "tests/vm"),
         ("node.sh", "tests/vm"),
         ("pod.sh", "tests/vm"),
         ("hooked.sh", "tests/vm"),
+        ("imaged.sh", "tests/vm"),
         ("run.sh", "tests/vm"),
         ("bus.sh", "tests/vm"),
         ("launch", "tests/vm"),

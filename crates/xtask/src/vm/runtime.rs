@@ -10,6 +10,7 @@ use super::initramfs::Initramfs;
 use crate::build::{self, cargo, target_folder};
 use crate::command;
 use crate::debian::Wanted;
+use crate::release;
 
 /// The parts of a container runtime that scenarios differ in.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -65,9 +66,11 @@ const OWN: [(&str, &str); 4] = [
 impl Runtime {
     /// Adds it and our own programs to the guest's first root. `folder` is where Debian's packages are kept on the host.
     pub(crate) fn add_to(self, root: &mut Initramfs, folder: &Path) -> Result<()> {
+        // As the image and a release have it, so that it is made once: beside others its libraries would have more features.
+        release::linked_programs()?;
         let mut build = cargo();
-        build.args(["build", "--release", "--locked", "--package", "oarlock-agent", "--bin", "oarlock-agent"]);
-        build.args(["--package", "oarlock-nvml-stub", "--lib", "--package", "oarlock-device-plugin"]);
+        build.args(["build", "--release", "--locked", "--package", "oarlock-nvml-stub", "--lib"]);
+        build.args(["--package", "oarlock-device-plugin"]);
         build.args(["--example", "pod-resources", "--package", "oarlock-testkit", "--bin", "cri"]);
         command::run(build.args(["--features", "oarlock-testkit/cri"]))?;
         for (built, inside) in OWN {

@@ -53,6 +53,7 @@ impl Scenario {
             "lives" => &[Part::Runtime, Part::Loop],
             "training" => &[Part::Runtime, Part::Torchrun],
             "kubelet" | "kubelet-nodes" | "kubelet-ranks" => &[Part::Runtime, Part::Kubelet],
+            "image" => &[Part::Runtime, Part::Image],
             "chart" => &[Part::Runtime, Part::Kubelet, Part::Image],
             "cluster" => &[Part::Runtime, Part::Kubelet, Part::Image, Part::ControlPlane],
             _ => &[],
@@ -77,7 +78,7 @@ impl Scenario {
             // kubelet is started several times, and an emulated CPU takes it tens of seconds each time.
             "kubelet" | "kubelet-nodes" | "kubelet-ranks" => 600,
             // Importing torch takes an emulated CPU half a minute, and every rank does it.
-            "torchrun" | "pods" | "hostile" | "lives" | "chart" => 900,
+            "torchrun" | "pods" | "hostile" | "lives" | "image" | "chart" => 900,
             // Runtimes start containers two dozen times, each with a dozen programs.
             "hook" | "hook-podman" | "cluster" => 1500,
             "training" | "churn" => 1800,
