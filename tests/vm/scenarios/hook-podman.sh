@@ -163,8 +163,8 @@ rootless() {
     shift
     annotations=$(for annotation in "$@"; do printf -- '--annotation oarlock.dev/%s ' "$annotation"; done)
     # shellcheck disable=SC2086 # One --annotation each.
-    HOME=$USERS_HOME XDG_RUNTIME_DIR=/run/user/1000 setuidgid user /usr/bin/podman --cgroup-manager=cgroupfs --log-level=warn \
-        --runtime crun run --name "$name" --network host $annotations --rootfs $USERS_HOME/root \
+    HOME=$USERS_HOME XDG_RUNTIME_DIR=/run/user/1000 start-stop-daemon -S -c user:user -x /usr/bin/podman -- \
+        --cgroup-manager=cgroupfs --log-level=warn --runtime crun run --name "$name" --network host $annotations --rootfs $USERS_HOME/root \
         /bin/busybox grep Cpus_allowed_list: /proc/self/status
 }
 
