@@ -174,7 +174,7 @@ check "rootless: the container runs as it is, and why is said" "Cpus_allowed_lis
 seen=$(rootless rootless-refused "cpu-map=$LAST_NODE" on-failure=refuse 2>&1) || true
 echo "$seen"
 check "rootless: where that is asked for, it does not start" yes \
-    "$(echo "$seen" | grep -q 'oarlock-hook precreate.*exit status' && echo yes)"
+    "$(echo "$seen" | grep -q '^Error.*oarlock-hook' && echo yes)"
 oarlock hook uninstall
 check "uninstalled: no hook of ours" "" "$(find /etc/containers /usr/share/containers -name '*oarlock*' 2>/dev/null)"
 run crun after "cpu-map=$LAST_NODE" "" sleep 100000
