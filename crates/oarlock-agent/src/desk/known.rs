@@ -118,16 +118,13 @@ impl Known {
             source: Source::Nri,
             cgroup: self.cgroup.clone(),
             ranks: placement.ranks.clone(),
-            container: ContainerSets {
-                cpus: placement.cpus.clone().unwrap_or_default(),
-                mems: placement.mems.clone().unwrap_or_default(),
-                gpu_mems: NodeSet::new(),
-            },
+            container: ContainerSets::from(&placement),
             before: self.given.clone(),
             exclusive: placement.exclusive.clone(),
             alone: placement.alone,
             reasons: placement.reasons.clone(),
             warnings: placement.warnings.clone(),
+            asked: None,
             unpinned: self.unpinned,
             other: serde_json::Map::new(),
         })
