@@ -38,8 +38,8 @@ impl Hierarchy {
     }
 
     /// Gives a container's cgroups the new cpuset in place of the given one; one that has another keeps it. Whether any was
-    /// written. A cgroup whose cpuset has nothing of what the one above may use has all of that (`Documentation/admin-guide/
-    /// cgroup-v2.rst`): whatever the order, nobody is without CPUs in between.
+    /// written. Whatever the order, nobody is without CPUs in between: a cgroup whose cpuset has nothing of what the one
+    /// above may use has all of that (`Documentation/admin-guide/cgroup-v2.rst`).
     pub fn exchange(&self, cgroups: &[&str], given: &ContainerSets, new: &ContainerSets) -> Result<bool, CpusetError> {
         let mut written = false;
         for path in cgroups {
