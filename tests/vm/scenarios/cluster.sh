@@ -55,7 +55,8 @@ put_training() {
     rank_pod "$1" "oarlock.dev/cpu-map: auto, oarlock.dev/mem-map: auto${2:+, $2}" | kubectl create --filename -
 }
 
-# out_of_place: what is not at its place of the ranks in /tmp/before, a line each.
+# out_of_place: what is not at its place of the ranks in /tmp/before, a line each. Before Linux 6.6 the kernel takes a page to
+# whoever reads a rank's environment, as a new agent does, and that is seen until it is brought home.
 out_of_place() {
     while read -r rank process; do
         node=$(entry "$rank" "$RANKS_ON")
