@@ -4,13 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use oarlock_core::{CpuSet, NodeSet};
+use oarlock_kernel::cgroup::Hierarchy;
 pub(crate) use oarlock_kernel::cgroup::path_named as path;
-use oarlock_kernel::cgroup::{CpusetError, Hierarchy};
-use oarlock_kernel::ledger::{ContainerSets, Entry};
 use oarlock_kernel::{Proc, ReadError};
-
-/// What a cgroup leaves to those in it or below it, as far as that is known.
-pub(crate) type Within = (Option<CpuSet>, Option<NodeSet>);
 
 /// The cgroup tree and the processes of this host. Without cgroup v2 nothing is known of the tree.
 #[derive(Debug)]
@@ -38,34 +34,12 @@ impl Cgroups {
     }
 
     /// What processes in this cgroup may use, as far as the kernel says.
-    pub(crate) fn in_effect(&self, path: &str) -> Within {
+    pub(crate) fn in_effect(&self, path: &str) -> (Option<CpuSet>, Option<NodeSet>) {
         let cgroup = self.hierarchy.as_ref().and_then(|hierarchy| hierarchy.cgroup(path).ok().flatten());
         let Some(cgroup) = cgroup else { return (None, None) };
         let cpus = cgroup.cpus_effective().ok().flatten().filter(|cpus| !cpus.is_empty());
         let mems = cgroup.mems_effective().ok().flatten().filter(|mems| !mems.is_empty());
         (cpus, mems)
-    }
-
-    /// What a container may use, and whether it still has the cpuset of its entry. As long as it has, that is what the
-    /// cgroups above it leave; else what somebody else gave it.
-    pub(crate) fn around(&self, cgroups: &[&str], entry: &Entry) -> Result<(Within, bool), ReadError> {
-        let is_as_given = self.hierarchy.as_ref().map_or(Ok(true), |tree| tree.is_as_given(cgroups, entry))?;
-        let bound = match cgroups {
-            [top, ..] if is_as_given => top.rsplit_once('/').map_or("", |(above, _)| above),
-            [.., own] => own,
-            [] => "",
-        };
-        Ok((self.in_effect(bound), is_as_given))
-    }
-
-    /// Gives a container's cgroups another cpuset, where they have the given one.
-    pub(crate) fn exchange(
-        &self,
-        cgroups: &[&str],
-        given: &ContainerSets,
-        new: &ContainerSets,
-    ) -> Result<(), CpusetError> {
-        self.hierarchy.as_ref().map_or(Ok(false), |tree| tree.exchange(cgroups, given, new)).map(drop)
     }
 
     /// Whether there are processes in this cgroup or below it.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use oarlock_kernel::cgroup::{Hierarchy, Membership, is_named_by};
+use oarlock_kernel::cgroup::{Hierarchy, Membership};
 use oarlock_kernel::ledger::{Contents, Entry, LedgerFolder, boot_id};
 use oarlock_kernel::{Live, Proc, ReadError, rank_cgroup};
 
@@ -196,7 +196,7 @@ impl Container {
             Some(cgroup) => {
                 path.strip_prefix(cgroup.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             }
-            None => path.split('/').any(|part| is_named_by(part, &self.entry.id)),
+            None => path.split('/').any(|part| names(part, &self.entry.id)),
         })
     }
 
@@ -209,6 +209,22 @@ impl Container {
         let place = first.cgroup().ok()?.here()??.unified?;
         Some(rank_cgroup::split(&place).map_or(place.as_str(), |(container, _)| container).to_owned())
     }
+}
+
+impl Container {
+    /// The cgroups that may have been given the container's cpuset: that of its processes, and the one above, where that is
+    /// the container's too. Some runtimes put the processes one deeper than what they were told.
+    pub(crate) fn cgroups<'a>(&self, cgroup: &'a str) -> impl Iterator<Item = &'a str> {
+        let above = cgroup.rsplit_once('/').map(|(above, _)| above);
+        let above = above.filter(|above| above.rsplit('/').next().is_some_and(|name| names(name, &self.entry.id)));
+        std::iter::once(cgroup).chain(above)
+    }
+}
+
+/// Runtimes name a container's cgroup by its id, alone or as `RUNTIME-ID.scope`.
+fn names(part: &str, id: &str) -> bool {
+    part == id
+        || part.strip_suffix(".scope").and_then(|part| part.strip_suffix(id)).is_some_and(|rest| rest.ends_with('-'))
 }
 
 /// The error and its causes, as one line has them.

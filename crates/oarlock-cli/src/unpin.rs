@@ -5,12 +5,11 @@ use std::thread;
 
 use anyhow::Context as _;
 use clap::Args;
+use oarlock_core::CpuSet;
 use oarlock_core::idset::{Cpu, Kind as _};
 use oarlock_core::launcher;
 use oarlock_core::request::MAX_RANKS;
-use oarlock_core::{CpuSet, NodeSet};
-use oarlock_kernel::cgroup::cgroups_of;
-use oarlock_kernel::ledger::{ContainerSets, Entry, HEEDED_EVERY};
+use oarlock_kernel::ledger::HEEDED_EVERY;
 use oarlock_kernel::rank_cgroup::RankCgroups;
 use oarlock_kernel::{Live, affinity};
 
@@ -156,11 +155,23 @@ fn widen(host: &Host, container: &Container) -> anyhow::Result<usize> {
 /// Gives the container the cpuset that it had before, where it still has the planned one: whether something was written.
 fn restore(host: &Host, container: &Container, cgroup: &str) -> anyhow::Result<bool> {
     let Some(hierarchy) = &host.hierarchy else { return Ok(false) };
-    let Entry { id, container: given, before, .. } = &container.entry;
-    let before = ContainerSets {
-        cpus: before.cpus.clone().unwrap_or_default(),
-        mems: before.mems.clone().unwrap_or_default(),
-        gpu_mems: NodeSet::new(),
-    };
-    hierarchy.exchange(&cgroups_of(id, cgroup), given, &before).context("its cpuset is not restored")
+    let (given, before) = (&container.entry.container, &container.entry.before);
+    let mut written = false;
+    for path in container.cgroups(cgroup) {
+        let Some(cgroup) = hierarchy.cgroup(path)? else { continue };
+        if !given.cpus.is_empty() && cgroup.cpus()?.as_ref() == Some(&given.cpus) {
+            hierarchy
+                .set_cpus(&cgroup, &before.cpus.clone().unwrap_or_default())
+                .context("its cpus are not restored")?;
+            written = true;
+        }
+        let mems = given.mems.union(&given.gpu_mems);
+        if !mems.is_empty() && cgroup.mems()?.as_ref() == Some(&mems) {
+            hierarchy
+                .set_mems(&cgroup, &before.mems.clone().unwrap_or_default())
+                .context("its nodes are not restored")?;
+            written = true;
+        }
+    }
+    Ok(written)
 }

@@ -83,7 +83,6 @@ fn entry(id: &str, cgroup: Option<&str>, ranks: &[&str]) -> Entry {
         alone: false,
         reasons: vec!["gpu 5 is on node 0".to_owned()],
         warnings: vec!["node 0\u{1b}[31m is full".to_owned()],
-        asked: None,
         unpinned: false,
         other: serde_json::Map::new(),
     }

@@ -6,7 +6,7 @@ use std::io::Read;
 
 use oarlock_core::place::asks_to_refuse;
 use oarlock_core::{CpuSet, NodeSet};
-use oarlock_kernel::cgroup::{Hierarchy, is_named_by, path_named};
+use oarlock_kernel::cgroup::{Hierarchy, path_named};
 use oarlock_kernel::ledger::{ContainerSets, Entry, Source};
 use oarlock_kernel::{Live, Proc};
 use oci_spec::runtime::State;
@@ -72,8 +72,8 @@ fn place_in(host: &Host, hierarchy: &Hierarchy, proc: &Proc, container: &Contain
         _ => {
             let within = prepare::in_effect(hierarchy, &cgroup);
             let known = known.map_or_else(|| known::machine(host, &boot), Ok)?;
-            let Some(planned) = prepare::place(host, &known, contents, container, within)? else { return Ok(()) };
-            prepare::entry(container, &planned, &boot, Some(cgroup.clone()))
+            let Some(placement) = prepare::place(host, &known, contents, container, within)? else { return Ok(()) };
+            prepare::entry(container, &placement, &boot, Some(cgroup.clone()))
         }
     };
     // First what an agent, or whoever cleans up, goes by; then what is done.
@@ -109,12 +109,18 @@ fn cgroup_of(proc: &Proc, container: &Container, pid: i32) -> Result<String, Fai
     };
     let named = container.config.cgroups_path().map(path_named);
     let name = named.as_deref().and_then(|named| named.rsplit('/').next()).filter(|name| !name.is_empty());
-    let is_its = |part: &str| Some(part) == name || is_named_by(part, &container.id);
+    let is_its = |part: &str| Some(part) == name || names(part, &container.id);
     if path.split('/').any(is_its) {
         return Ok(path);
     }
     let expected = name.map_or_else(|| container.id.clone(), str::to_owned);
     Err(not_its(format!("it is in the cgroup \"{path}\", where one named \"{expected}\" is expected")))
+}
+
+/// Runtimes name a container's cgroup by its id, alone or as `RUNTIME-ID.scope`.
+fn names(part: &str, id: &str) -> bool {
+    let scope = part.strip_suffix(".scope").unwrap_or(part);
+    !id.is_empty() && (scope == id || scope.strip_suffix(id).is_some_and(|rest| rest.ends_with('-')))
 }
 
 /// Gives the cgroup its cpuset, where it has another.

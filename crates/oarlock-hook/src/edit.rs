@@ -43,9 +43,9 @@ pub(crate) fn place(
     if contents.get(&container.id).is_some_and(|entry| entry.source == Source::Nri) {
         return Ok(None);
     }
-    let Some(planned) = prepare::place(host, &known, contents, container, within)? else { return Ok(None) };
-    let edited = edit(config, &planned.placement, hooks)?;
-    book.put(&prepare::entry(container, &planned, &boot, None))?;
+    let Some(placement) = prepare::place(host, &known, contents, container, within)? else { return Ok(None) };
+    let edited = edit(config, &placement, hooks)?;
+    book.put(&prepare::entry(container, &placement, &boot, None))?;
     Ok(Some(edited))
 }
 

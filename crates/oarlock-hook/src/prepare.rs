@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use oarlock_core::ledger::Ledger;
 use oarlock_core::place::{Ask, Decision, Placement, decide};
-use oarlock_core::request::{GpuRef, PREFIX};
 use oarlock_core::{CpuSet, NodeSet};
 use oarlock_kernel::cgroup::Hierarchy;
-use oarlock_kernel::ledger::{Asked, ContainerSets, Contents, Entry, Source};
+use oarlock_kernel::ledger::{ContainerSets, Contents, Entry, Source};
 
 use crate::container::Container;
 use crate::failure::Failure;
@@ -15,18 +14,8 @@ use crate::gpus;
 use crate::host::Host;
 use crate::known::Known;
 
-/// As long as Kubernetes lets all annotations of an object be (`TotalAnnotationSizeLimitB`). Nobody else bounds them.
-const LONGEST_ANNOTATIONS: usize = 256 << 10;
-
 /// What a cgroup leaves to those in it or below it; `None` where that is not known.
 pub(crate) type Within = (Option<CpuSet>, Option<NodeSet>);
-
-/// A container with a place, and what it asked for, where whoever plans it anew can be told.
-#[derive(Debug)]
-pub(crate) struct Planned {
-    pub(crate) placement: Placement,
-    asked: Option<Asked>,
-}
 
 /// The place of a container; `None` where it asks for none. `contents` is what the ledger holds, under its lock.
 pub(crate) fn place(
@@ -35,7 +24,7 @@ pub(crate) fn place(
     contents: &Contents,
     container: &Container,
     within: Within,
-) -> Result<Option<Planned>, Failure> {
+) -> Result<Option<Placement>, Failure> {
     let held = gpus::held(host, &known.machine, &container.config);
     let (given, pod) = (container.config.given(), container.pod());
     let others = contents.entries().filter(|entry| entry.pod.uid == pod.uid && entry.id != container.id);
@@ -57,29 +46,9 @@ pub(crate) fn place(
     };
     match decide(&known.machine, &ledger, &ask) {
         Decision::Leave => Ok(None),
-        Decision::Place(placement) => {
-            Ok(Some(Planned { placement: *placement, asked: asked(container, &held.gpus, &known.reserved) }))
-        }
+        Decision::Place(placement) => Ok(Some(*placement)),
         Decision::Unbound(refusal) | Decision::Refuse(refusal) => Err(refusal.into()),
     }
-}
-
-/// What a container asked for, as far as the ledger has room for it.
-fn asked(container: &Container, gpus: &[GpuRef], reserved: &CpuSet) -> Option<Asked> {
-    let config = &container.config;
-    let ours = config.annotations().iter().filter(|(key, _)| key.starts_with(PREFIX));
-    let annotations: BTreeMap<String, String> = ours.map(|(key, value)| (key.clone(), value.clone())).collect();
-    let length: usize = annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
-    let index = |gpu: &GpuRef| match gpu {
-        GpuRef::Index(index) => Some(*index),
-        GpuRef::Address(_) | GpuRef::Uuid(_) => None,
-    };
-    (length <= LONGEST_ANNOTATIONS).then(|| Asked {
-        annotations,
-        gpus: gpus.iter().filter_map(index).collect(),
-        memory_limit: config.memory_limit(),
-        reserved: reserved.clone(),
-    })
 }
 
 /// What processes in a cgroup may use, as far as the kernel says.
@@ -91,8 +60,7 @@ pub(crate) fn in_effect(hierarchy: &Hierarchy, path: &str) -> Within {
 }
 
 /// A placed container, as the ledger has it.
-pub(crate) fn entry(container: &Container, planned: &Planned, boot: &str, cgroup: Option<String>) -> Entry {
-    let Planned { placement, asked } = planned;
+pub(crate) fn entry(container: &Container, placement: &Placement, boot: &str, cgroup: Option<String>) -> Entry {
     Entry {
         id: container.id.clone(),
         name: container.name().to_owned(),
@@ -101,13 +69,16 @@ pub(crate) fn entry(container: &Container, planned: &Planned, boot: &str, cgroup
         source: Source::Hook,
         cgroup,
         ranks: placement.ranks.clone(),
-        container: ContainerSets::from(placement),
+        container: ContainerSets {
+            cpus: placement.cpus.clone().unwrap_or_default(),
+            mems: placement.mems.clone().unwrap_or_default(),
+            gpu_mems: NodeSet::new(),
+        },
         before: container.config.given(),
         exclusive: placement.exclusive.clone(),
         alone: placement.alone,
         reasons: placement.reasons.clone(),
         warnings: placement.warnings.clone(),
-        asked: asked.clone(),
         unpinned: false,
         other: serde_json::Map::new(),
     }

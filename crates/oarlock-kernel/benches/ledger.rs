@@ -37,7 +37,6 @@ fn entry(number: usize) -> Entry {
         alone: false,
         reasons: vec!["gpu 3 (0000:07:00.0) is on node 3".to_owned(); 8],
         warnings: Vec::new(),
-        asked: None,
         unpinned: false,
         other: serde_json::Map::new(),
     }

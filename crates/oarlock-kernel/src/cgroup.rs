@@ -1,6 +1,5 @@
 //! The cgroup v2 tree under a given root, and `/proc/PID/cgroup`, which says where in it a process is.
 
-mod container;
 mod named;
 mod namespace;
 mod write;
@@ -16,7 +15,6 @@ use oarlock_core::{CpuSet, NodeSet};
 use crate::folder::{Filesystem, Folder, ReadError};
 use crate::rank_cgroup;
 
-pub use container::{cgroups_of, is_named_by};
 pub use named::path_named;
 pub(crate) use namespace::Namespace;
 pub use write::{CpusetError, WriteError};

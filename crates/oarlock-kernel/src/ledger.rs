@@ -18,7 +18,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use entry::{Asked, Before, ContainerSets, Entry, Pod, Source, boot_id};
+pub use entry::{Before, ContainerSets, Entry, Pod, Source, boot_id};
 pub use lock::Locked;
 pub use read::{Contents, Reader};
 

@@ -132,21 +132,6 @@ for runtime in crun runc; do
     check "$job: oarlock verify --all" 0 "$verified"
     gone $job
     passes "$job: removed, with the cgroups of its ranks" are_rank_cgroups 0
-
-    # Without GPUs and a number the hook plans for one rank, on one node. By blocks the ranks are where the GPUs are here.
-    counted=$runtime-counted
-    run $runtime $counted "cpu-map=auto mem-map=auto" "" \
-        launch "$RANKS" touch-memory --mib 64 --threads 2 --hold 100000
-    passes "$counted: $RANKS ranks are ready" are_ready $counted main "$RANKS"
-    check "$counted: it was planned for another number" 1 "$(rank_variable $counted OARLOCK_RANKS)"
-    passes "$counted: every rank is held" are_held $counted "$RANKS"
-    check_job $counted $counted "$ALL_CPUS" "$ALL_NODES"
-    verified=0
-    oarlock verify --all >verified 2>&1 || verified=$?
-    cat verified
-    check "$counted: oarlock verify --all" 0 "$verified"
-    gone $counted
-    passes "$counted: removed, with the cgroups of its ranks" are_rank_cgroups 0
 done
 
 began=$(uptime_seconds)

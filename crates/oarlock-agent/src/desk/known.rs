@@ -118,13 +118,16 @@ impl Known {
             source: Source::Nri,
             cgroup: self.cgroup.clone(),
             ranks: placement.ranks.clone(),
-            container: ContainerSets::from(&placement),
+            container: ContainerSets {
+                cpus: placement.cpus.clone().unwrap_or_default(),
+                mems: placement.mems.clone().unwrap_or_default(),
+                gpu_mems: NodeSet::new(),
+            },
             before: self.given.clone(),
             exclusive: placement.exclusive.clone(),
             alone: placement.alone,
             reasons: placement.reasons.clone(),
             warnings: placement.warnings.clone(),
-            asked: None,
             unpinned: self.unpinned,
             other: serde_json::Map::new(),
         })

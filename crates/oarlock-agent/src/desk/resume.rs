@@ -13,8 +13,7 @@ use crate::place::Decision;
 use crate::tell::What;
 
 /// A container whose plan does not fit so many times is left alone.
-pub(super) const MOST_REPLANS: u32 = 8;
-pub(super) const LEFT_ALONE: &str = "its plan did not fit again and again: it is left alone";
+const MOST_REPLANS: u32 = 8;
 
 impl Desk {
     /// All that there is, after a connection: what the ledger knows keeps its place. Returns the containers that ask for a
@@ -157,14 +156,23 @@ impl Desk {
         let mut state = self.state();
         let state = &mut *state;
         let Some(mut known) = state.containers.get(id).cloned() else {
-            return self.replan_hooked(state, id, stated);
+            if let Some(stated) = stated {
+                let words = format!("the launcher states {stated} local ranks, and was planned for another number");
+                self.tell_of_hooked(state, id, What::RanksUnbound, words);
+            }
+            return;
         };
         known.replans += 1;
         if known.replans > MOST_REPLANS || known.placement.is_none() {
             return;
         }
         if known.replans == MOST_REPLANS {
-            self.notice(state, &known, What::RanksUnbound, LEFT_ALONE.to_owned());
+            self.notice(
+                state,
+                &known,
+                What::RanksUnbound,
+                "its plan did not fit again and again: it is left alone".to_owned(),
+            );
             self.order(Order::Forget(id.to_owned()));
         } else if stated.is_some() {
             known.stated = stated;

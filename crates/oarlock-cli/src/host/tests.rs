@@ -47,6 +47,17 @@ fn a_container_whose_cgroup_is_not_known_is_found_by_its_id_in_the_path() {
 }
 
 #[test]
+fn the_cgroup_above_is_the_containers_where_it_has_its_name() {
+    let one = container(None);
+    let cgroups = |path| one.cgroups(path).collect::<Vec<_>>();
+    assert_eq!(
+        cgroups("/pods/crio-4e2f.scope/container"),
+        ["/pods/crio-4e2f.scope/container", "/pods/crio-4e2f.scope"]
+    );
+    assert_eq!(cgroups("/pods/crio-4e2f.scope"), ["/pods/crio-4e2f.scope"]);
+}
+
+#[test]
 fn a_pod_has_a_namespace_and_a_name() {
     let expected = Which::Pod { namespace: "ml".to_owned(), name: "job-0".to_owned() };
     assert_eq!(pod("ml/job-0"), Ok(expected));

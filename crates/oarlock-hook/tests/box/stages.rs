@@ -44,27 +44,6 @@ fn the_filter_gives_the_ranks_their_places_and_keeps_what_it_does_not_know() {
 }
 
 #[test]
-fn what_a_container_asked_for_is_noted_from_which_it_can_be_planned_anew() {
-    let host = Host::new();
-    let mut config = config(&[("smt", " all ")]);
-    config["annotations"]["example.org/notes"] = "long".into();
-    config["linux"]["resources"] = json!({"memory": {"limit": 4096}});
-    filtered(&host, &config);
-    let annotations = json!({"oarlock.dev/cpu-map": "auto", "oarlock.dev/mem-map": "auto", "oarlock.dev/smt": " all "});
-    let expected = json!({"annotations": annotations, "gpus": [0, 2], "memory_limit": 4096, "reserved": "0"});
-    assert_eq!(host.entry().unwrap()["asked"], expected);
-}
-
-#[test]
-fn annotations_without_end_get_a_place_and_are_not_noted() {
-    let host = Host::new();
-    let long = format!("auto{}", " ".repeat(256 << 10));
-    filtered(&host, &config(&[("cpu-map", &long)]));
-    let entry = host.entry().unwrap();
-    assert_eq!((&entry["ranks"]["ranks"][1]["cpus"], entry.get("asked")), (&json!("1-3"), None));
-}
-
-#[test]
 fn the_systems_cpus_are_those_of_the_call_where_it_names_some() {
     let host = Host::new();
     let mut call = program();

@@ -1,9 +1,7 @@
 //! One entry: a managed container.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
-use oarlock_core::place::Placement;
 use oarlock_core::rankenv::RankEnv;
 use oarlock_core::{CpuSet, NodeSet};
 use serde::{Deserialize, Serialize};
@@ -47,9 +45,6 @@ pub struct Entry {
     /// What a person should know, in words.
     #[serde(default)]
     pub warnings: Vec<String>,
-    /// What it asked for, from which it can be planned anew; `None` where its runtime tells that, and where it is too long.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub asked: Option<Asked>,
     /// Taken off by hand: whoever finds this leaves the container and its ranks as they are, and holds nothing for it.
     #[serde(default)]
     pub unpinned: bool,
@@ -79,22 +74,6 @@ pub enum Source {
     Hook,
 }
 
-/// What a container that no runtime tells of asked for, beside what else its entry has.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Asked {
-    /// Its annotations with our prefix, as written.
-    pub annotations: BTreeMap<String, String>,
-    /// The indices of the GPUs that it holds, in the order in which its processes number them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub gpus: Vec<u32>,
-    /// Its memory limit in bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory_limit: Option<u64>,
-    /// CPUs that the system keeps, as its planner knew them.
-    #[serde(default, skip_serializing_if = "CpuSet::is_empty")]
-    pub reserved: CpuSet,
-}
-
 /// What the container as a whole was given.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ContainerSets {
@@ -105,24 +84,6 @@ pub struct ContainerSets {
     /// The memory nodes of GPUs that stay allowed beside them.
     #[serde(default, skip_serializing_if = "NodeSet::is_empty")]
     pub gpu_mems: NodeSet,
-}
-
-impl ContainerSets {
-    /// Its memory nodes, those of GPUs among them.
-    pub fn all_mems(&self) -> NodeSet {
-        self.mems.union(&self.gpu_mems)
-    }
-}
-
-impl From<&Placement> for ContainerSets {
-    /// What is left alone is empty.
-    fn from(placement: &Placement) -> Self {
-        Self {
-            cpus: placement.cpus.clone().unwrap_or_default(),
-            mems: placement.mems.clone().unwrap_or_default(),
-            gpu_mems: NodeSet::new(),
-        }
-    }
 }
 
 /// What the container's cgroup had before it was managed; `None` where nothing was set.

@@ -45,7 +45,6 @@ fn entry(id: &str) -> Entry {
         alone: true,
         reasons: vec!["gpu 3 is on node 1".to_owned()],
         warnings: vec!["a\nb".to_owned()],
-        asked: None,
         unpinned: false,
         other: serde_json::Map::new(),
     }
