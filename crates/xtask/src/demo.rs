@@ -17,7 +17,7 @@ pub(crate) fn run() -> Result<()> {
     let shape = vm::shape(SHAPE)?;
     let machines = Machines::prepare(&mut progress)?;
     progress.step(format!("the emulated machine {SHAPE}: {} cpus, {} gpus", shape.cpus(), shape.gpus.len()));
-    let report = machines.run(&shape, &"demo".parse()?)?;
+    let report = machines.run(&shape, &"demo".parse()?)?.report;
     progress.step("the picture");
     let picture = report.files.get(PICTURE).with_context(|| format!("the guest sent no {PICTURE}"))?;
     fs::write(PICTURE, picture).with_context(|| format!("cannot write {PICTURE}"))?;

@@ -63,7 +63,8 @@ check "verify in the agent's container finds all as planned" 0 "$seen"
 ranks_of first main >/tmp/before
 
 remove_pod_now agent
-check "the agent is gone, and every rank is held" yes "$(are_held first "$RANKS" && echo yes)"
+check "the agent is gone, and every rank is held" "none yes" \
+    "$(agent_process || echo none) $(are_held first "$RANKS" && echo yes)"
 put_agent
 passes "another agent answers" is_agent_alive
 check "the ranks are the same" "$(cat /tmp/before)" "$(ranks_of first main)"

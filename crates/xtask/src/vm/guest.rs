@@ -18,8 +18,8 @@ use super::shape::Shape;
 const BOOTS: u32 = 4;
 /// The first word comes after five to fifteen seconds; a machine that is silent for so long never speaks.
 const FIRST_WORD: Duration = Duration::from_secs(60);
-/// What a kernel says when it cannot go on, which on emulated CPUs it does when none of our programs gives a reason: QEMU loses
-/// track of code that another CPU has just patched. See [`qemu::arguments`] for what counts as an end.
+/// What a kernel says when it cannot go on. On emulated CPUs that happens without a reason of ours, where one has just patched
+/// code that another runs; it is counted and told all the same. See [`qemu::arguments`] for what counts as an end.
 const PANIC: &str = "Kernel panic - not syncing: ";
 /// The end of the guest's first process is the scenario's own.
 const OWN: &str = "Attempted to kill init";
@@ -31,6 +31,8 @@ const CONSOLE_END: usize = 40;
 pub(crate) struct Outcome {
     /// What it said.
     pub(crate) report: Report,
+    /// How often the guest's kernel had died in the middle before.
+    pub(crate) deaths: u32,
     /// How QEMU ended; `None` where the guest's time was up.
     exit: Option<ExitStatus>,
     /// Lines that were no report.
@@ -74,13 +76,18 @@ impl Outcome {
     }
 }
 
-/// Boots the shape, hands every line of its report to `heard`, and gives its end.
+/// Boots the shape, hands every line of its report to `heard`, and gives its end. A cluster remembers what its node began with,
+/// so that a guest that has one is not booted again once it has said a word.
 pub(crate) fn boot(shape: &Shape, boot: Boot<'_>, limit: Duration, heard: &mut dyn FnMut(&Line)) -> Result<Outcome> {
+    let mut deaths = 0;
     let mut tries = 1;
     loop {
-        let outcome = boot_once(shape, boot, limit, heard)?;
-        let Some(fault) = outcome.fault().filter(|_| tries < BOOTS) else { return Ok(outcome) };
+        let outcome = Outcome { deaths, ..boot_once(shape, boot, limit, heard)? };
+        let has_begun = outcome.report.began;
+        let may_be_again = tries < BOOTS && !(has_begun && boot.api_server.is_some());
+        let Some(fault) = outcome.fault().filter(|_| may_be_again) else { return Ok(outcome) };
         tries += 1;
+        deaths += u32::from(has_begun);
         println!("{}\n  {fault}: boot {tries} of at most {BOOTS}", outcome.console_end());
     }
 }
@@ -110,6 +117,7 @@ fn boot_once(shape: &Shape, boot: Boot<'_>, limit: Duration, heard: &mut dyn FnM
     });
     let mut outcome = Outcome {
         report: Report::default(),
+        deaths: 0,
         exit: None,
         nonsense: Vec::new(),
         console: boot.console.to_owned(),
@@ -156,7 +164,7 @@ mod tests {
             report.add(Line::parse(line).unwrap());
         }
         let exit = exit.map(ExitStatus::from_raw);
-        Outcome { report, exit, nonsense: Vec::new(), console: PathBuf::new(), errors: PathBuf::new() }
+        Outcome { report, deaths: 0, exit, nonsense: Vec::new(), console: PathBuf::new(), errors: PathBuf::new() }
     }
 
     const ABORTED: i32 = 6;

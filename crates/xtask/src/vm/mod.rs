@@ -23,10 +23,11 @@ use crate::debian::Debian;
 use crate::packages::{self, For};
 use crate::progress::Progress;
 use crate::{build, image, tools, workspace};
+use guest::Outcome;
 use initramfs::Initramfs;
 use kernel::Kernel;
 use qemu::Boot;
-use report::{Line, Report};
+use report::Line;
 use scenario::{Part, Scenario};
 use shape::Shape;
 
@@ -40,7 +41,7 @@ pub(crate) struct Machines {
 }
 
 impl Machines {
-    /// Sees to packages, kernel and programs.
+    /// Sees to packages and programs.
     pub(crate) fn prepare(progress: &mut Progress) -> Result<Self> {
         progress.step("packages for the emulated machines");
         packages::require(&[For::Building, For::Machines, For::Launchers])?;
@@ -51,8 +52,8 @@ impl Machines {
         Ok(Self { folder, programs })
     }
 
-    /// Boots a shape, runs a scenario in it, and judges what it reports. The report of a success.
-    pub(crate) fn run(&self, shape: &Shape, scenario: &Scenario) -> Result<Report> {
+    /// Boots a shape, runs a scenario in it, and judges what it reports. The end of a success.
+    pub(crate) fn run(&self, shape: &Shape, scenario: &Scenario) -> Result<Outcome> {
         let began = Instant::now();
         let script = workspace().join(format!("tests/vm/scenarios/{}.sh", scenario.script));
         ensure!(script.exists(), "there is no scenario {scenario}: {} is not there", script.display());
@@ -128,7 +129,7 @@ impl Machines {
                 outcome.report.passed,
                 began.elapsed()
             );
-            return Ok(outcome.report);
+            return Ok(outcome);
         }
         println!("{}", outcome.console_end());
         bail!("{scenario} in {} failed: {}", shape.name, complaints.join("; "));
@@ -182,40 +183,58 @@ pub(crate) fn shapes() -> Result<Vec<Shape>> {
     Shape::read_all(&workspace().join("tests/vm/shapes"))
 }
 
-/// Runs every scenario of every shape, and says in words what passed and what was skipped.
-pub(crate) fn run_all(machines: &Machines, progress: &mut Progress) -> Result<String> {
-    let mut skipped = Vec::new();
-    for shape in shapes()? {
-        skipped.extend(run_scenarios(machines, &shape, &shape.scenarios, progress)?);
-    }
-    Ok(outcome(&skipped))
+/// What a person should know beside that all passed: names of scenarios with their shapes.
+#[derive(Debug, Default)]
+struct Remarks {
+    /// They lack something that only their user can give.
+    skipped: Vec<String>,
+    /// The guest's kernel died before they passed.
+    after_a_death: Vec<String>,
 }
 
-/// Runs scenarios in a shape, and gives those that lack something that only their user can give.
+/// Runs every scenario of every shape, and says in words what passed and what was skipped.
+pub(crate) fn run_all(machines: &Machines, progress: &mut Progress) -> Result<String> {
+    // Not in the middle of it.
+    packages::require(&[For::Image])?;
+    let mut remarks = Remarks::default();
+    for shape in shapes()? {
+        run_scenarios(machines, &shape, &shape.scenarios, progress, &mut remarks)?;
+    }
+    Ok(remarks.in_words())
+}
+
+/// Runs scenarios in a shape.
 fn run_scenarios(
     machines: &Machines,
     shape: &Shape,
     scenarios: &[Scenario],
     progress: &mut Progress,
-) -> Result<Vec<String>> {
-    let mut skipped = Vec::new();
+    remarks: &mut Remarks,
+) -> Result<()> {
     for scenario in scenarios {
         progress.step(format!("{scenario} in the emulated machine {}", shape.name));
+        let name = format!("{scenario} in {}", shape.name);
         if let Some(reason) = kubernetes::lacking(&scenario.programs_of_kubernetes()) {
-            println!("  SKIPPED {scenario} in {}: {reason}", shape.name);
-            skipped.push(format!("{scenario} in {}", shape.name));
-        } else {
-            machines.run(shape, scenario)?;
+            println!("  SKIPPED {name}: {reason}");
+            remarks.skipped.push(name);
+        } else if machines.run(shape, scenario)?.deaths > 0 {
+            remarks.after_a_death.push(name);
         }
     }
-    Ok(skipped)
+    Ok(())
 }
 
-fn outcome(skipped: &[String]) -> String {
-    if skipped.is_empty() {
-        return "everything passed".to_owned();
+impl Remarks {
+    fn in_words(&self) -> String {
+        let words = match self.skipped.as_slice() {
+            [] => "everything passed".to_owned(),
+            skipped => format!("what was run passed; {} SKIPPED ({})", skipped.len(), skipped.join(", ")),
+        };
+        match self.after_a_death.as_slice() {
+            [] => words,
+            died => format!("{words}; the guest's kernel had DIED before in {}", died.join(", ")),
+        }
     }
-    format!("what was run passed; {} SKIPPED ({})", skipped.len(), skipped.join(", "))
 }
 
 /// The shape of this name.
@@ -236,8 +255,9 @@ pub(crate) fn run_one(name: &str, scenario: Option<&str>) -> Result<()> {
     };
     let mut progress = Progress::begin();
     let machines = Machines::prepare(&mut progress)?;
-    let skipped = run_scenarios(&machines, &shape, &scenarios, &mut progress)?;
-    progress.done(outcome(&skipped));
+    let mut remarks = Remarks::default();
+    run_scenarios(&machines, &shape, &scenarios, &mut progress, &mut remarks)?;
+    progress.done(remarks.in_words());
     Ok(())
 }
 
@@ -276,9 +296,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_skipped_is_not_said_to_have_passed() {
-        assert_eq!(outcome(&[]), "everything passed");
-        let skipped = ["a in b".to_owned(), "c in d".to_owned()];
-        assert_eq!(outcome(&skipped), "what was run passed; 2 SKIPPED (a in b, c in d)");
+    fn what_was_skipped_is_not_said_to_have_passed_and_what_died_is_told() {
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        let words = |skipped, died| Remarks { skipped: names(skipped), after_a_death: names(died) }.in_words();
+        assert_eq!(words(&[], &[]), "everything passed");
+        assert_eq!(words(&["a in b", "c in d"], &[]), "what was run passed; 2 SKIPPED (a in b, c in d)");
+        assert_eq!(words(&[], &["a in b"]), "everything passed; the guest's kernel had DIED before in a in b");
     }
 }
