@@ -133,6 +133,12 @@ are_held() {
     done
 }
 
+# migrated_mib: how much memory the kernel has moved from node to node since the guest's boot, but for its NUMA balancing.
+migrated_mib() {
+    awk '$1 == "pgmigrate_success" { all = $2 } $1 == "numa_pages_migrated" { balanced = $2 }
+        END { print int((all - balanced) / 256) }' /proc/vmstat
+}
+
 # are_in_rank_cgroups POD COUNT: whether that many processes of its main container are in cgroups of ranks. Nothing of theirs
 # is read.
 are_in_rank_cgroups() {

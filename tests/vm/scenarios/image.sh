@@ -52,8 +52,10 @@ settings_of_agent
 put_agent
 passes "the agent answers" is_agent_alive
 check_agents_privileges
+before=$(migrated_mib)
 put_ranks first
 passes "every rank is held" are_held first "$RANKS"
+say "$(($(migrated_mib) - before)) of $((RANKS * 64)) MiB were moved to their nodes"
 passes "every rank has its cgroup" are_rank_cgroups "$RANKS"
 check_job first first "$ALL_CPUS" "$ALL_NODES"
 seen=0
