@@ -192,9 +192,8 @@ impl Desk {
         let mut state = self.state();
         let state = &mut *state;
         state.pods.entry(pod.id.clone()).or_insert_with(|| PodKnown::new(pod, None));
-        let mut known = Known::new(container);
-        let key = (pod.uid.clone(), known.name.clone());
-        known.leave_cpuset = self.rules.container_cpuset == ContainerCpuset::Leave || state.failed.contains(&key);
+        let mut known = self.meet(container);
+        known.leave_cpuset |= state.failed.contains(&(pod.uid.clone(), known.name.clone()));
         let decision = if Self::concerns_us(pod, container) {
             self.decide(state, &known)
         } else {
@@ -331,7 +330,13 @@ impl Desk {
 
     /// Notes a container that is created without an answer of ours.
     pub(crate) fn note(&self, container: &Container) {
-        self.state().containers.insert(container.id.clone(), Known::new(container));
+        self.state().containers.insert(container.id.clone(), self.meet(container));
+    }
+
+    /// A container that is new here.
+    fn meet(&self, container: &Container) -> Known {
+        let leave_cpuset = self.rules.container_cpuset == ContainerCpuset::Leave;
+        Known { leave_cpuset, ..Known::new(container) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

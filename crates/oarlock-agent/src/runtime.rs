@@ -119,13 +119,13 @@ impl OfRuntime {
     }
 
     /// Gives a container its place as soon as it is known what its pod holds.
-    fn repair_later(&self, pod: &PodSandbox, id: String) {
+    fn settle_later(&self, pod: &PodSandbox, id: String) {
         let mut answer = self.ask(pod);
         let desk = Arc::clone(&self.desk);
         self.work(async move {
             // Its sender is only dropped with an answer.
             let _ = answer.wait_for(|come| *come).await;
-            desk.repair(&id);
+            desk.settle(&id);
         });
     }
 }
@@ -176,11 +176,19 @@ impl Plugin for OfRuntime {
         pods: Vec<PodSandbox>,
         containers: Vec<Container>,
     ) -> Result<Vec<ContainerUpdate>, HandlerError> {
-        let without = self.desk.synchronize(&pods, &containers);
+        let unsettled = self.desk.synchronize(&pods, &containers);
         self.asked().retain(|id, _| pods.iter().any(|pod| pod.id == *id));
-        tracing::info!(pods = pods.len(), containers = containers.len(), unplaced = without.len(), "synchronised");
-        for (pod, container) in without {
-            self.repair_later(&pod, container.id);
+        tracing::info!(pods = pods.len(), containers = containers.len(), unsettled = unsettled.len(), "synchronised");
+        for (pod, container) in unsettled {
+            self.settle_later(&pod, container.id);
+        }
+        // What the others hold counts as soon as their resources change.
+        for container in &containers {
+            if let Some(pod) = pods.iter().find(|pod| pod.id == container.pod_sandbox_id)
+                && Desk::concerns_us(pod, container)
+            {
+                drop(self.ask(pod));
+            }
         }
         self.metrics.ranks.runtime(true);
         Ok(Vec::new())
@@ -222,7 +230,7 @@ impl Plugin for OfRuntime {
                 "kubelet does not say in time what the pod holds"
             );
             self.desk.note(&container);
-            self.repair_later(&pod, container.id);
+            self.settle_later(&pod, container.id);
             self.metrics.ranks.created(Handled::Late, began.elapsed());
             return Ok(CreateContainerResponse::default());
         }

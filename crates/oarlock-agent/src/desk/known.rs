@@ -34,6 +34,8 @@ pub(super) struct Known {
     pub(super) leave_cpuset: bool,
     /// Taken off by hand.
     pub(super) unpinned: bool,
+    /// Whether the runtime has another cpuset for it than was planned, given while nobody was here.
+    pub(super) outdated: bool,
     /// How often its plan was made anew because it did not fit.
     pub(super) replans: u32,
     pub(super) stage: Stage,
@@ -71,6 +73,7 @@ impl Known {
             kept_to: None,
             leave_cpuset: false,
             unpinned: false,
+            outdated: false,
             replans: 0,
             stage: Stage::Asked,
             unlisted: false,
@@ -108,8 +111,11 @@ impl Known {
 
     /// As the ledger has it; `None` for a container that is as it was.
     pub(super) fn entry(&self, pod: Pod, boot: &str) -> Option<Entry> {
-        let kept_to = || Some(Placement { cpus: Some(self.kept_to.clone()?), ..Placement::default() });
-        let placement = self.placement.clone().or_else(kept_to)?;
+        if self.placement.is_none() && self.kept_to.is_none() {
+            return None;
+        }
+        let placement = self.placement.clone().unwrap_or_default();
+        let (cpus, mems) = self.sets();
         Some(Entry {
             id: self.id.clone(),
             name: self.name.clone(),
@@ -117,17 +123,17 @@ impl Known {
             boot: boot.to_owned(),
             source: Source::Nri,
             cgroup: self.cgroup.clone(),
-            ranks: placement.ranks.clone(),
+            ranks: placement.ranks,
             container: ContainerSets {
-                cpus: placement.cpus.clone().unwrap_or_default(),
-                mems: placement.mems.clone().unwrap_or_default(),
+                cpus: cpus.unwrap_or_default(),
+                mems: mems.unwrap_or_default(),
                 gpu_mems: NodeSet::new(),
             },
             before: self.given.clone(),
-            exclusive: placement.exclusive.clone(),
+            exclusive: placement.exclusive,
             alone: placement.alone,
-            reasons: placement.reasons.clone(),
-            warnings: placement.warnings.clone(),
+            reasons: placement.reasons,
+            warnings: placement.warnings,
             unpinned: self.unpinned,
             other: serde_json::Map::new(),
         })
@@ -141,6 +147,8 @@ impl Known {
             self.kept_to = Some(entry.container.cpus.clone());
             return;
         }
+        // Where nothing was set for it, its cpuset is another's.
+        self.leave_cpuset |= entry.container.cpus.is_empty() && entry.container.mems.is_empty();
         self.placement = Some(Placement {
             cpus: (!entry.container.cpus.is_empty()).then(|| entry.container.cpus.clone()),
             mems: (!entry.container.mems.is_empty()).then(|| entry.container.mems.clone()),
@@ -152,6 +160,27 @@ impl Known {
             reasons: entry.reasons.clone(),
         });
     }
+
+    /// Takes up what the runtime has of a container that was known before: a cpuset that is not ours was given to it while
+    /// nobody was here.
+    pub(super) fn catch_up(&mut self, listed: &Self) {
+        self.memory_limit = listed.memory_limit.or(self.memory_limit);
+        let (cpus, mems) = self.sets();
+        self.outdated = catch_up(&mut self.given.cpus, cpus.as_ref(), listed.given.cpus.as_ref())
+            | catch_up(&mut self.given.mems, mems.as_ref(), listed.given.mems.as_ref());
+    }
+}
+
+/// Whether what is listed is neither ours nor, where that is none, what was given; it is given now. One that is not listed
+/// where ours should be never came to the runtime.
+fn catch_up<T: Clone + PartialEq>(given: &mut Option<T>, ours: Option<&T>, listed: Option<&T>) -> bool {
+    if listed == ours.or(given.as_ref()) {
+        return false;
+    }
+    if let Some(listed) = listed {
+        *given = Some(listed.clone());
+    }
+    listed.is_some() || ours.is_some()
 }
 
 /// The annotations that begin so: all others may be long, and are none of ours.

@@ -16,8 +16,9 @@ use crate::tell::What;
 const MOST_REPLANS: u32 = 8;
 
 impl Desk {
-    /// All that there is, after a connection: what the ledger knows keeps its place. Returns the containers that ask for a
-    /// place and have none, since they were made while nobody was here.
+    /// All that there is, after a connection: what the ledger knows keeps its place. Returns the containers to be
+    /// [settled](Self::settle): those that ask for a place and have none, and those that were given another cpuset, both while
+    /// nobody was here.
     pub(crate) fn synchronize(&self, pods: &[PodSandbox], containers: &[Container]) -> Vec<(PodSandbox, Container)> {
         // One that has stopped is still listed, until it is removed.
         let containers: Vec<&Container> =
@@ -47,10 +48,11 @@ impl Desk {
             }
             state.containers.insert(known.id.clone(), Known { unlisted: true, sandbox, ..known });
         }
-        let mut without = Vec::new();
+        let mut unsettled = Vec::new();
         for container in containers {
             let runs = matches!(container.state(), ContainerState::ContainerRunning | ContainerState::ContainerPaused);
-            let mut known = Known::new(container);
+            let listed = self.meet(container);
+            let mut known = listed.clone();
             known.stage = if runs { Stage::Running } else { Stage::Made };
             if let Some(old) = before.get(&known.id) {
                 known = Known { env: known.env, unlisted: false, ..old.clone() };
@@ -58,16 +60,22 @@ impl Desk {
             } else if let Some(entry) = entries.get(&known.id) {
                 known.restore(entry);
             }
+            known.catch_up(&listed);
             self.find(&mut known, container);
             if known.placement.is_some() {
                 self.write(state, &known);
                 if known.stage == Stage::Running && !known.unpinned {
                     self.keep(state, &known);
                 }
-            } else if let Some(pod) = pods.iter().find(|pod| pod.id == known.sandbox)
+            } else if known.outdated && !known.unpinned && known.kept_to.take().is_some() {
+                // Whether it is to be kept off others' CPUs is looked at below.
+                self.erase(&known.id);
+            }
+            if (known.placement.is_none() || known.outdated)
+                && let Some(pod) = pods.iter().find(|pod| pod.id == known.sandbox)
                 && Self::concerns_us(pod, container)
             {
-                without.push((pod.clone(), container.clone()));
+                unsettled.push((pod.clone(), container.clone()));
             }
             state.containers.insert(known.id.clone(), known);
         }
@@ -78,7 +86,10 @@ impl Desk {
                 self.send(Some(change));
             }
         }
-        without
+        for change in self.give_back(state) {
+            self.send(Some(change));
+        }
+        unsettled
     }
 
     /// What the ledger knows of containers that the runtime lists, or whose processes live on. What it has of others goes.
@@ -119,22 +130,28 @@ impl Desk {
         }
     }
 
-    /// Gives a container that exists already the place that it asks for. Its environment stays as it is.
-    pub(crate) fn repair(&self, id: &str) {
+    /// Gives a container that exists already the place that it asks for, or the one that it has inside another cpuset. Its
+    /// environment stays as it is.
+    pub(crate) fn settle(&self, id: &str) {
         let mut state = self.state();
         let state = &mut *state;
         let Some(mut known) = state.containers.get(id).cloned() else { return };
-        if known.placement.is_some() || known.unpinned {
+        let outdated = std::mem::take(&mut known.outdated);
+        if known.unpinned || (known.placement.is_some() && !outdated) {
             return;
         }
-        match self.decide(state, &known) {
-            Decision::Leave => return,
-            // It runs already: it is not killed for a place that it cannot have.
-            Decision::Unbound(refusal) | Decision::Refuse(refusal) => {
-                self.notice(state, &known, What::RanksUnbound, refusal.to_string());
-                return;
+        if known.placement.is_some() {
+            self.place_again(state, &mut known);
+        } else {
+            match self.decide(state, &known) {
+                Decision::Leave => return,
+                // It runs already: it is not killed for a place that it cannot have.
+                Decision::Unbound(refusal) | Decision::Refuse(refusal) => {
+                    self.notice(state, &known, What::RanksUnbound, refusal.to_string());
+                    return;
+                }
+                Decision::Place(placement) => known.placement = Some(*placement),
             }
-            Decision::Place(placement) => known.placement = Some(*placement),
         }
         self.write(state, &known);
         self.send(known.change());

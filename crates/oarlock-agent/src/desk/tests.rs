@@ -1,3 +1,4 @@
+mod away;
 mod hooked;
 mod hostile;
 
@@ -379,18 +380,20 @@ fn after_a_restart_places_are_as_the_ledger_has_them_and_what_was_missed_is_made
     assert_eq!(first.entries(), ["main-a.json", "main-gone.json"]);
 
     let mut second = office_in(first.run_dir, ContainerCpuset::Own);
-    let running = |pod: &PodSandbox| {
+    let running = |pod: &PodSandbox, cpus: &str, mems: &str| {
         let mut container = container(pod, &BOTH_GPUS, "");
+        container.linux.as_mut().unwrap().resources = Some(cpuset(Some(&set(cpus)), mems.parse().ok().as_ref()));
         container.set_state(ContainerState::ContainerRunning);
         container
     };
-    let unplaced = second.desk.synchronize(&[a.clone(), missed.clone()], &[running(&a), running(&missed)]);
+    let listed = [running(&a, "0-6", "0-1"), running(&missed, "", "")];
+    let unplaced = second.desk.synchronize(&[a.clone(), missed.clone()], &listed);
     assert_eq!(unplaced.iter().map(|(_, container)| container.id.as_str()).collect::<Vec<_>>(), ["main-missed"]);
     assert_eq!(second.entries(), ["main-a.json"]);
     let ward = second.ward().unwrap();
     assert_eq!((ward.id.as_str(), &ward.ranks.ranks[0].cpus), ("main-a", &Some(set("4-6"))), "as it was planned");
 
-    second.desk.repair("main-missed");
+    second.desk.settle("main-missed");
     assert_eq!(changed(&second.changes.try_recv().unwrap()).1, "0-7");
     assert_eq!(second.ward().unwrap().id, "main-missed");
     assert_eq!(second.entries(), ["main-a.json", "main-missed.json"]);
