@@ -147,8 +147,8 @@ END
     rm -r /tmp/image /tmp/image.tar
 }
 
-# start_kubelet POLICY [CPU_POLICY]: with these policies of the Topology Manager and the CPU Manager, and the flags in
-# $KUBELET_FLAGS. Its process is $kubelet.
+# start_kubelet POLICY [CPU_POLICY]: with these policies of the Topology Manager and the CPU Manager, the flags in
+# $KUBELET_FLAGS, and a server at $KUBELET_PORT where that is set. Its process is $kubelet.
 start_kubelet() {
     mkdir -p "$MANIFESTS"
     cat >/etc/kubernetes/kubelet.yaml <<END
@@ -160,7 +160,8 @@ containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
 cgroupDriver: cgroupfs
 failSwapOn: false
 localStorageCapacityIsolation: false
-enableServer: false
+enableServer: $([ -n "${KUBELET_PORT:-}" ] && echo true || echo false)
+port: ${KUBELET_PORT:-10250}
 readOnlyPort: 10255
 cpuManagerPolicy: ${2:-static}
 reservedSystemCPUs: "$RESERVED_CPUS"

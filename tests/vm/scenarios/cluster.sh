@@ -6,6 +6,8 @@
 . "$VM/pod.sh"
 
 RESERVED_CPUS=
+# To the control plane's host that is where its kubelet is reached.
+NODE=localhost
 # They give memory back and touch it anew all the time.
 RANK='"touch-memory","--mib","64","--threads","2","--hold","100000","--again","5"'
 # MiB of it that a rank has all the time.
@@ -31,7 +33,7 @@ succeeds() {
 
 # is_ready: whether this node is.
 is_ready() {
-    [ "$(kubectl get node "$SHAPE" --output \
+    [ "$(kubectl get node "$NODE" --output \
         jsonpath='{.status.conditions[?(@.type=="Ready")].status}' 2>/dev/null)" = True ]
 }
 
@@ -39,7 +41,7 @@ is_ready() {
 kept() {
     find /etc /opt /usr/local /run/oarlock "$KUBELET_ROOT/device-plugins" /sys/fs/cgroup -name '*oarlock*' 2>/dev/null
     find /run/oarlock -mindepth 1 2>/dev/null
-    kubectl get node "$SHAPE" --show-labels --no-headers | tr ', ' '\n\n' | grep oarlock
+    kubectl get node "$NODE" --show-labels --no-headers | tr ', ' '\n\n' | grep oarlock
     kubectl get clusterrole,clusterrolebinding,validatingadmissionpolicy,validatingadmissionpolicybinding,runtimeclass \
         --output name | grep oarlock
     kubectl get all,configmap,secret,serviceaccount,role,rolebinding --namespace oarlock --output name | grep oarlock
@@ -47,7 +49,7 @@ kept() {
 
 # has_label KEY VALUE: whether this node has it.
 has_label() {
-    kubectl get node --selector "$1=$2" --output name | grep -q "/$SHAPE\$"
+    kubectl get node --selector "$1=$2" --output name | grep -q "/$NODE\$"
 }
 
 # put_training POD [ANNOTATION]: with one more annotation.
@@ -98,6 +100,20 @@ is_placed() {
     [ -n "$(placement_of "$1")" ]
 }
 
+# documented WORDS: the one command of docs/operations.md that has them, done by a shell. What it says is in /tmp/said.
+documented() {
+    command=$(sed -n 's/^\$ //p' "$VM/operations.md" | grep -F -e "$1")
+    seen=0
+    sh -c "$command" >/tmp/said 2>&1 || seen=$?
+    check "documented: $command" 0 "$seen"
+    [ "$seen" = 0 ] || tail -n 5 /tmp/said
+}
+
+# says NAME WORDS: whether the last documented command did.
+says() {
+    check "$1" yes "$(grep -q -e "$2" /tmp/said && echo yes || head -n 5 /tmp/said | paste -s -d'|')"
+}
+
 # install: the chart, from nothing.
 install() {
     succeeds "helm install" helm install oarlock "$VM/chart" --namespace oarlock --create-namespace \
@@ -114,7 +130,9 @@ start_runtime
 ctr -n k8s.io images import --local --snapshotter native "$VM/oarlock.tar" >/tmp/imported
 cat /tmp/imported
 ctr -n k8s.io images tag docker.io/oarlock/oarlock:0.1.0 docker.io/oarlock/oarlock:next
-KUBELET_FLAGS="--kubeconfig=$VM/kubelet.kubeconfig --node-ip=10.99.0.15" start_kubelet best-effort none
+KUBELET_FLAGS="--kubeconfig=$VM/kubelet.kubeconfig --node-ip=10.99.0.15 --hostname-override=$NODE"
+KUBELET_PORT=$(cat "$VM/kubelet.port")
+start_kubelet best-effort none
 await 240 is_ready || true
 passes "the node is ready" is_ready
 say "the node is ready after $(uptime_seconds) s"
@@ -136,6 +154,15 @@ passes "its owner is told" is_told train-worker-0 RanksBound
 passes "its places are written on it" is_placed train-worker-0
 check "all of them" "$RANKS" "$(placement_of train-worker-0 | grep -o '"mems"' | wc -l)"
 ranks_in train-worker-0 >/tmp/before
+
+# What a newcomer looks with.
+documented "rollout status"
+says "the agents are rolled out" 'successfully rolled out'
+documented "oarlock status"
+says "status has the pod, and all its ranks bound" "train-worker-0 .* $RANKS  *$RANKS  *$RANKS "
+documented "oarlock verify --all"
+documented " logs "
+says "the agent says that it knows the host's containers" synchronised
 
 : >/tmp/watching
 : >/tmp/strays

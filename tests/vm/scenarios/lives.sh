@@ -138,6 +138,22 @@ resize running "\"cpuset_cpus\":\"$ALL_CPUS\""
 check_held "resized to all" running
 check "resized: the ranks are the same processes" "$(cat before)" "$(ranks_of running main)"
 
+# Another cpuset while no agent is there.
+kill_agent
+resize running "\"cpuset_cpus\":\"$first,$second\""
+start_agent_again "resized while it was away"
+# A second is what an agent has to be right again; the emulated machine takes another.
+sleep 2
+check "resized while the agent was away: its entry has what the container was given" "$first,$second" \
+    "$(sed -n 's/.*"container":{"cpus":"\([^"]*\)".*/\1/p' "/run/oarlock/ledger/$(cat /tmp/pods/running/main).json")"
+passes "resized while the agent was away: each rank has what is left of its node" are_within running "$first" "$second"
+check_verified "resized while the agent was away"
+kill_agent
+resize running "\"cpuset_cpus\":\"$ALL_CPUS\""
+start_agent_again "resized to all while it was away"
+check_held "resized to all while the agent was away" running
+check "resized while the agent was away: the ranks are the same processes" "$(cat before)" "$(ranks_of running main)"
+
 # Unpinned by hand, beside an agent that goes on: it keeps off until the container ends.
 create_job other
 start_container other main

@@ -134,6 +134,6 @@ pub(crate) fn kubeconfig(server: &str, user: &str) -> String {
     .to_string()
 }
 
-fn free_port() -> Result<u16> {
+pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0").context("no port is free")?.local_addr()?.port())
 }

@@ -1,6 +1,7 @@
 //! A Kubernetes control plane on this host, whose one node is the guest: store, API server, controllers, scheduler. An
 //! emulated CPU is too slow to be all of a cluster. The guest reaches the API server at [`ADDRESS`], which is also the
-//! first address of the cluster's services, so that pods find it where Kubernetes tells them to.
+//! first address of the cluster's services, so that pods find it where Kubernetes tells them to. It
+//! reaches the guest's kubelet at a port of this host, which is where a node called [`NODE`] is to it.
 
 use std::process::Command;
 use std::thread;
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::api_server::{ApiServer, kubeconfig};
+use super::api_server::{ApiServer, free_port, kubeconfig};
 use super::kubernetes;
 use crate::tools;
 
@@ -16,13 +17,26 @@ use crate::tools;
 pub(crate) const PROGRAMS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
 /// The API server's address in the guest's network, port 443.
 pub(crate) const ADDRESS: &str = "10.99.0.1";
+/// The guest's address in its network.
+pub(crate) const GUEST: &str = "10.99.0.15";
+/// The name of the one node.
+pub(crate) const NODE: &str = "localhost";
 /// Of a start on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// Starts it, and waits until the API server is ready. `node` is the guest's name.
-pub(crate) fn start(node: &str) -> Result<ApiServer> {
+/// Where both reach each other, on this host.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ports {
+    /// The API server.
+    pub(crate) api_server: u16,
+    /// The guest's kubelet, which has the same port there.
+    pub(crate) kubelet: u16,
+}
+
+/// Starts it, and waits until the API server is ready.
+pub(crate) fn start() -> Result<(ApiServer, Ports)> {
     let mut server =
-        ApiServer::start(&kubernetes::folder()?, &format!("{node},system:node:{node},node,system:nodes\n"))?;
+        ApiServer::start(&kubernetes::folder()?, &format!("{NODE},system:node:{NODE},node,system:nodes\n"))?;
     wait_until_ready(&server)?;
     server.run(
         "kube-controller-manager",
@@ -35,7 +49,8 @@ pub(crate) fn start(node: &str) -> Result<ApiServer> {
         ],
     )?;
     server.run("kube-scheduler", &[("kubeconfig", "kubeconfig"), ("leader-elect", "false"), ("secure-port", "0")])?;
-    Ok(server)
+    let ports = Ports { api_server: server.port, kubelet: free_port()? };
+    Ok((server, ports))
 }
 
 fn wait_until_ready(server: &ApiServer) -> Result<()> {

@@ -84,7 +84,7 @@ pub(crate) fn boot(shape: &Shape, boot: Boot<'_>, limit: Duration, heard: &mut d
     loop {
         let outcome = Outcome { deaths, ..boot_once(shape, boot, limit, heard)? };
         let has_begun = outcome.report.began;
-        let may_be_again = tries < BOOTS && !(has_begun && boot.api_server.is_some());
+        let may_be_again = tries < BOOTS && !(has_begun && boot.ports.is_some());
         let Some(fault) = outcome.fault().filter(|_| may_be_again) else { return Ok(outcome) };
         tries += 1;
         deaths += u32::from(has_begun);

@@ -91,10 +91,13 @@ impl Machines {
         let mut control_plane = None;
         if needs.contains(&Part::ControlPlane) {
             modules.extend(kernel.modules(&kernel::NETWORK));
-            control_plane = Some(control_plane::start(&shape.name)?);
-            for (name, user) in [("admin", "admin"), ("kubelet", &*shape.name)] {
+            let (plane, ports) = control_plane::start()?;
+            for (name, user) in [("admin", "admin"), ("kubelet", control_plane::NODE)] {
                 root.add_text(&format!("vm/{name}.kubeconfig"), control_plane::guests_kubeconfig(user));
             }
+            root.add_text("vm/kubelet.port", ports.kubelet.to_string());
+            root.add_file("vm/operations.md", &workspace().join("docs/operations.md"));
+            control_plane = Some((plane, ports));
             for program in ["helm", "kubectl"] {
                 root.add_program(&format!("bin/{program}"), &tools::folder()?.join(program))?;
             }
@@ -109,11 +112,11 @@ impl Machines {
             kernel: &kernel.image,
             initramfs: &initramfs,
             disk: disk.as_deref(),
-            api_server: control_plane.as_ref().map(|plane| plane.port),
+            ports: control_plane.as_ref().map(|(_, ports)| *ports),
             console: &console,
         };
         let outcome = guest::boot(shape, boot, scenario.limit(), &mut show)?;
-        if let Some(plane) = &mut control_plane {
+        if let Some((plane, _)) = &mut control_plane {
             plane.check()?;
         }
         let files = self.folder.join(&name);

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::api_server::{HOST, NETWORK};
-use super::control_plane::ADDRESS;
+use super::control_plane::{ADDRESS, GUEST, Ports};
 use super::shape::Shape;
 
 /// Files that one boot is made of.
@@ -15,8 +15,8 @@ pub(crate) struct Boot<'a> {
     pub(crate) initramfs: &'a Path,
     /// A disk that the guest reads, where the scenario needs more than the first root holds.
     pub(crate) disk: Option<&'a Path>,
-    /// The port on this host of an API server that the guest is to reach.
-    pub(crate) api_server: Option<u16>,
+    /// Where the guest and a control plane on this host reach each other.
+    pub(crate) ports: Option<Ports>,
     /// Where the console goes.
     pub(crate) console: &'a Path,
 }
@@ -54,13 +54,11 @@ pub(crate) fn arguments(shape: &Shape, boot: Boot<'_>) -> Vec<String> {
         // Without a bus QEMU would put it below the first expander bridge, between the GPUs.
         list.pair("-device", "virtio-blk-pci,drive=disk,bus=pcie.0");
     }
-    if let Some(port) = boot.api_server {
-        list.pair(
-            "-netdev",
-            format!(
-                "user,id=net,net={NETWORK},host={HOST},restrict=on,guestfwd=tcp:{ADDRESS}:443-cmd:busybox nc 127.0.0.1 {port}"
-            ),
-        );
+    if let Some(Ports { api_server, kubelet }) = boot.ports {
+        let network = format!("user,id=net,net={NETWORK},host={HOST},restrict=on");
+        let server = format!("guestfwd=tcp:{ADDRESS}:443-cmd:busybox nc 127.0.0.1 {api_server}");
+        let kubelet = format!("hostfwd=tcp:127.0.0.1:{kubelet}-{GUEST}:{kubelet}");
+        list.pair("-netdev", format!("{network},{server},{kubelet}"));
         list.pair("-device", "virtio-net-pci,netdev=net,bus=pcie.0,romfile=");
     }
     list.pair("-kernel", boot.kernel.display().to_string());
@@ -132,7 +130,7 @@ mod tests {
 
     fn plain() -> Boot<'static> {
         let path = Path::new;
-        Boot { kernel: path("/k"), initramfs: path("/i"), disk: None, api_server: None, console: path("/c") }
+        Boot { kernel: path("/k"), initramfs: path("/i"), disk: None, ports: None, console: path("/c") }
     }
 
     #[test]
@@ -174,10 +172,12 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_reaches_an_api_server_of_this_host_and_nothing_else() {
+    fn a_guest_and_a_control_plane_of_this_host_reach_each_other_and_nothing_else() {
         let shape = Shape::read(&crate::workspace().join("tests/vm/shapes/two-socket.toml")).unwrap();
-        let text = arguments(&shape, Boot { api_server: Some(6443), ..plain() }).join(" ");
-        assert!(text.contains("restrict=on,guestfwd=tcp:10.99.0.1:443-cmd:busybox nc 127.0.0.1 6443"), "{text}");
+        let text =
+            arguments(&shape, Boot { ports: Some(Ports { api_server: 6443, kubelet: 7443 }), ..plain() }).join(" ");
+        assert!(text.contains("restrict=on,guestfwd=tcp:10.99.0.1:443-cmd:busybox nc 127.0.0.1 6443,"), "{text}");
+        assert!(text.contains("hostfwd=tcp:127.0.0.1:7443-10.99.0.15:7443"), "{text}");
         assert!(text.contains("virtio-net-pci,netdev=net,bus=pcie.0"), "{text}");
         assert!(!of("two-socket", None).contains("net"));
     }

@@ -103,7 +103,8 @@ pub(crate) fn commands(document: &str, programs: &[&str]) -> Vec<String> {
 fn a_real_server_takes_the_chart_and_refuses_with_the_planners_words() {
     let Some(helm) = Helm::get() else { return };
     let Some(server) = Server::start(&helm) else { return };
-    // What a newcomer does, as the document has it. Without hosts there is nothing to wait for and nothing to look into.
+    // What a newcomer does, as the document has it. Without hosts there is nothing to wait for and nothing
+    // to look into: those the scenario `cluster` does.
     let documented = commands("docs/operations.md", &["helm ", "kubectl "]);
     let (run, left): (Vec<_>, Vec<_>) = documented
         .iter()
