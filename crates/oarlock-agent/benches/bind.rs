@@ -1,5 +1,5 @@
-//! How soon a rank is bound after it was told to execute while the host executes a thousand other programs a second, and what
-//! the agent holds and uses with 100 containers of 8 living ranks. Prints a line for each, in three columns: what, goal,
+//! How soon a rank is bound after it was told to execute while the host executes a thousand other programs a second, how much
+//! memory one touches until then, which may be on another node first, and what the agent holds and uses with 100 containers of 8 living ranks. Prints a line for each, in three columns: what, goal,
 //! measured. Takes root, a cgroup v2 tree and the host's network namespace, as the agent does.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
@@ -33,13 +33,19 @@ const BETWEEN_STARTS: Duration = Duration::from_millis(100);
 /// A rank that is not bound in this time never will be.
 const NEVER: Duration = Duration::from_secs(10);
 const EXECS_A_SECOND: u32 = 1000;
+/// What a rank touches between two looks at its CPUs: 16 pages.
+const STRIDE: usize = 64 * 1024;
+/// More than a rank can touch until it is bound, as it seems.
+const MOST_TOUCHED: usize = 1 << 30;
 /// So long the agent is left alone.
 const IDLE: Duration = Duration::from_secs(30);
 
 fn main() {
     match env::var(ROLE).as_deref() {
-        Ok("launcher") => launch(),
-        Ok("rank") => println!("{}", until_bound()),
+        Ok("launcher of waiting") => launch("waiting"),
+        Ok("launcher of touching") => launch("touching"),
+        Ok("waiting") => println!("{}", until_bound()),
+        Ok("touching") => println!("{}", touched_until_bound()),
         _ => tokio::runtime::Runtime::new().unwrap().block_on(Box::pin(measure())),
     }
 }
@@ -49,11 +55,11 @@ fn now() -> u128 {
     Duration::try_from(now).unwrap().as_nanos()
 }
 
-/// Starts a rank after the other, as a launcher that restarts a failing rank does.
-fn launch() {
+/// Starts a rank of this role after the other, as a launcher that restarts a failing rank does.
+fn launch(role: &str) {
     for _ in 0..STARTS {
         let mut rank = Command::new(env::current_exe().unwrap());
-        rank.env(ROLE, "rank").env("LOCAL_RANK", "1").env("LOCAL_WORLD_SIZE", "8").env(SINCE, now().to_string());
+        rank.env(ROLE, role).env("LOCAL_RANK", "1").env("LOCAL_WORLD_SIZE", "8").env(SINCE, now().to_string());
         assert!(rank.status().unwrap().success());
         thread::sleep(BETWEEN_STARTS);
     }
@@ -73,6 +79,21 @@ fn until_bound() -> u128 {
     }
 }
 
+/// Touches memory as fast as it can until this process may run on one CPU only. Returns how many bytes that were.
+fn touched_until_bound() -> usize {
+    // Zeroed memory of this size is mapped, and not touched.
+    let mut memory = vec![0_u8; MOST_TOUCHED];
+    let mut touched = 0;
+    for part in memory.chunks_mut(STRIDE) {
+        if rustix::thread::sched_getaffinity(None).unwrap().count() == 1 {
+            return touched;
+        }
+        part.fill(1);
+        touched += part.len();
+    }
+    panic!("the rank was never bound, or after {MOST_TOUCHED} bytes");
+}
+
 async fn measure() {
     let tree = match Tree::new("bind") {
         Ok(tree) => tree,
@@ -86,17 +107,14 @@ async fn measure() {
     runtime.until_plugins(1).await;
 
     Box::pin(create(&runtime, &tree, "starts")).await;
-    let others = Others::start();
-    let mut launcher = tree.command("starts", &env::current_exe().unwrap());
-    let mut launcher = launcher.env(ROLE, "launcher").stdout(Stdio::piped()).spawn().unwrap();
-    let lines = BufReader::new(launcher.stdout.take().unwrap()).lines();
-    let mut times: Vec<u64> = lines.map(|line| line.unwrap().parse().unwrap()).collect();
-    assert!(launcher.wait().unwrap().success());
-    let rate = others.stop();
-    times.sort_unstable();
-    let [half, most] = [STARTS / 2, STARTS * 99 / 100].map(|at| times[at] as f64 / 1e6);
     let how = if tree.has_cpuset() { "in its cgroup" } else { "by affinity" };
+    let (rate, [half, most]) = start_ranks(&tree, "launcher of waiting", 1e6);
     println!("a rank's exec → bound {how}, at {rate} execs a second: p50, p99\t≤ 10 ms\t{half:.2}, {most:.2} ms");
+    let (rate, [half, most]) = start_ranks(&tree, "launcher of touching", f64::from(1 << 20));
+    println!(
+        "memory that a rank touches before, where it does nothing else, at {rate} execs a second: p50, p99\t–\t\
+         {half:.2}, {most:.2} MiB"
+    );
     runtime.remove_pod("sandbox-starts").await.unwrap();
 
     let mut ranks: Vec<Child> = Vec::new();
@@ -117,6 +135,20 @@ async fn measure() {
     for mut rank in ranks {
         rank.wait().unwrap();
     }
+}
+
+/// Starts ranks in a container while the host executes other programs. Returns how many of these a second, and of what the
+/// ranks told the half and the 99th percentile, in this unit.
+fn start_ranks(tree: &Tree, role: &str, unit: f64) -> (u32, [f64; 2]) {
+    let others = Others::start();
+    let mut launcher = tree.command("starts", &env::current_exe().unwrap());
+    let mut launcher = launcher.env(ROLE, role).stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(launcher.stdout.take().unwrap()).lines();
+    let mut told: Vec<u64> = lines.map(|line| line.unwrap().parse().unwrap()).collect();
+    assert!(launcher.wait().unwrap().success());
+    let rate = others.stop();
+    told.sort_unstable();
+    (rate, [STARTS / 2, STARTS * 99 / 100].map(|at| told[at] as f64 / unit))
 }
 
 /// Programs that execute all over the host.
