@@ -20,12 +20,15 @@ use std::time::Duration;
 
 use oarlock_core::rankenv::RankEnv;
 use oarlock_core::request::PREFIX;
-use oarlock_core::{CpuSet, Refusal};
+use oarlock_core::{CpuSet, NodeSet, Refusal};
 use oarlock_device_plugin::allocate::NUMA_NODES;
 use oarlock_device_plugin::pod_resources::ContainerHoldings;
 use oarlock_kernel::ledger::{Entry, LedgerError, LedgerFolder, Pod, Reader};
+use oarlock_kernel::policy::PreferMode;
+use oarlock_nri::NriVersion;
 use oarlock_nri::proto::{
-    Container, ContainerAdjustment, ContainerUpdate, KeyValue, LinuxContainerAdjustment, LinuxResources, PodSandbox,
+    Container, ContainerAdjustment, ContainerUpdate, KeyValue, LinuxContainerAdjustment, LinuxMemoryPolicy,
+    LinuxResources, MpolMode, PodSandbox,
 };
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -41,6 +44,8 @@ pub(crate) use memory::Memory;
 const LEDGER_PATIENCE: Duration = Duration::from_millis(200);
 /// Where kubelet has a pod from; kubelet itself sets it, for every pod.
 const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
+/// Runtimes give containers a memory policy since this version of NRI.
+const MEMORY_POLICIES: NriVersion = NriVersion::new(0, 12, 0);
 /// Creations that failed are remembered for so many containers.
 const MOST_FAILED: usize = 1024;
 /// What the desk sends out besides its answers.
@@ -82,6 +87,8 @@ pub(crate) struct Desk {
 #[derive(Debug)]
 struct State {
     knowledge: Arc<Knowledge>,
+    /// Whether the runtime gives containers a memory policy.
+    has_memory_policies: bool,
     reader: Reader,
     /// By the id of the sandbox.
     pods: HashMap<String, PodKnown>,
@@ -143,6 +150,7 @@ impl Desk {
         let ledger = LedgerFolder::in_run_dir(&rules.run_dir);
         let state = State {
             knowledge: Arc::new(knowledge),
+            has_memory_policies: false,
             reader: ledger.reader(rules.boot.clone()),
             pods: HashMap::new(),
             containers: BTreeMap::new(),
@@ -155,6 +163,11 @@ impl Desk {
     /// The machine is known better now. Containers that have a place keep it.
     pub(crate) fn learn(&self, knowledge: Knowledge) {
         self.state().knowledge = Arc::new(knowledge);
+    }
+
+    /// What the runtime can do.
+    pub(crate) fn serve(&self, nri: Option<NriVersion>) {
+        self.state().has_memory_policies = nri >= Some(MEMORY_POLICIES);
     }
 
     /// A pod is there.
@@ -218,9 +231,8 @@ impl Desk {
         if known.placement.is_none() {
             known.kept_to = state.kept_to(&known);
         }
-        let (cpus, mems) = known.sets();
-        if known.placement.is_some() || cpus.is_some() {
-            created.adjust = Some(adjustment(&known, cpus.as_ref(), mems.as_ref()));
+        if known.placement.is_some() || known.kept_to.is_some() {
+            created.adjust = Some(adjustment(&known, state.has_memory_policies));
         }
         self.write(state, &known);
         let id = known.id.clone();
@@ -302,7 +314,8 @@ impl Desk {
         let mut state = self.state();
         let state = &mut *state;
         let Some(known) = state.containers.remove(id) else { return Vec::new() };
-        if known.stage == Stage::Asked && known.sets() != (None, None) && state.failed.len() < MOST_FAILED {
+        let is_bound = known.sets() != (None, None) || known.prefers().is_some();
+        if known.stage == Stage::Asked && is_bound && state.failed.len() < MOST_FAILED {
             state.failed.insert((state.uid_of(&known), known.name.clone()));
         }
         if known.placement.is_some() || known.kept_to.is_some() {
@@ -487,15 +500,28 @@ impl PodKnown {
 }
 
 /// What is changed in a container that is being created.
-fn adjustment(known: &Known, cpus: Option<&CpuSet>, mems: Option<&oarlock_core::NodeSet>) -> ContainerAdjustment {
+fn adjustment(known: &Known, has_memory_policies: bool) -> ContainerAdjustment {
     let mut env = Vec::new();
     if let Some(placement) = &known.placement {
         let variables = placement.variables().into_iter();
         env.extend(variables.map(|(key, value)| KeyValue { key: key.to_owned(), value }));
     }
-    let linux = (cpus.is_some() || mems.is_some()).then(|| LinuxContainerAdjustment {
-        resources: Some(cpuset(cpus, mems)),
+    let (cpus, mems) = known.sets();
+    let memory_policy = known.prefers().filter(|_| has_memory_policies).and_then(memory_policy);
+    let is_bound = cpus.is_some() || mems.is_some();
+    let linux = (is_bound || memory_policy.is_some()).then(|| LinuxContainerAdjustment {
+        resources: is_bound.then(|| cpuset(cpus.as_ref(), mems.as_ref())),
+        memory_policy,
         ..LinuxContainerAdjustment::default()
     });
     ContainerAdjustment { env, linux, ..ContainerAdjustment::default() }
+}
+
+/// The policy under which pages come from these nodes first, where this kernel has one.
+fn memory_policy(nodes: &NodeSet) -> Option<LinuxMemoryPolicy> {
+    let mode = match PreferMode::of(nodes)? {
+        PreferMode::One => MpolMode::MpolPreferred,
+        PreferMode::Many => MpolMode::MpolPreferredMany,
+    };
+    Some(LinuxMemoryPolicy { mode: mode.into(), nodes: nodes.to_string(), flags: Vec::new() })
 }

@@ -167,6 +167,7 @@ impl Plugin for OfRuntime {
             nri = version,
             "connected to the container runtime"
         );
+        self.desk.serve(configuration.nri_version);
         self.runtime.send_replace(Some(runtime));
         Ok(())
     }

@@ -1,9 +1,11 @@
 //! Editing a configuration before its runtime reads it. It is edited as JSON: what is not known here stays as it is.
 
+use oarlock_core::NodeSet;
 use oarlock_core::place::Placement;
 use oarlock_kernel::cgroup::{Hierarchy, path_named};
 use oarlock_kernel::ledger::Source;
-use oci_spec::runtime::Hook;
+use oarlock_kernel::policy::PreferMode;
+use oci_spec::runtime::{Hook, LinuxMemoryPolicy, MemoryPolicyModeType};
 use serde_json::{Map, Value};
 
 use crate::book::Book;
@@ -74,6 +76,15 @@ fn edit(config: &[u8], placement: &Placement, hooks: Option<&Hooks>) -> Result<V
         set("cpus", placement.cpus.as_ref().map(ToString::to_string));
         set("mems", placement.mems.as_ref().map(ToString::to_string));
     }
+    if let Some(policy) = placement.preferred_mems.as_ref().and_then(memory_policy) {
+        // A runtime that does not know it (runtime-spec 1.3) leaves it out, and pages come from where they are touched. One that
+        // the container brings along is its own.
+        let policy = serde_json::to_value(policy).map_err(json)?;
+        let own = object(root, "linux")?.entry("memoryPolicy").or_insert(Value::Null);
+        if own.is_null() {
+            *own = policy;
+        }
+    }
     let env = array(object(root, "process")?, "env")?;
     for (key, value) in placement.variables() {
         let is_of = |entry: &Value| {
@@ -93,6 +104,16 @@ fn edit(config: &[u8], placement: &Placement, hooks: Option<&Hooks>) -> Result<V
         }
     }
     serde_json::to_vec(&config).map_err(json)
+}
+
+/// The policy under which pages come from these nodes first, where this kernel has one.
+fn memory_policy(nodes: &NodeSet) -> Option<LinuxMemoryPolicy> {
+    let mut policy = LinuxMemoryPolicy::default();
+    policy.set_nodes(Some(nodes.to_string())).set_mode(match PreferMode::of(nodes)? {
+        PreferMode::One => MemoryPolicyModeType::MpolPreferred,
+        PreferMode::Many => MemoryPolicyModeType::MpolPreferredMany,
+    });
+    Some(policy)
 }
 
 fn not_an(field: &'static str, expected: &'static str) -> Failure {
@@ -178,6 +199,22 @@ mod tests {
             edited(&config, &memory_only, None)["linux"]["resources"]["cpu"],
             json!({"cpus": "0-15", "mems": "1"})
         );
+    }
+
+    #[test]
+    fn nodes_that_are_preferred_are_the_memory_policy_where_the_container_has_none() {
+        let prefers = |nodes: &str| Placement { preferred_mems: nodes.parse().ok(), ..placement() };
+        let policy = |linux: Value, nodes: &str| {
+            edited(&json!({"linux": linux}), &prefers(nodes), None)["linux"]["memoryPolicy"].clone()
+        };
+        assert_eq!(policy(json!({}), "3"), json!({"mode": "MPOL_PREFERRED", "nodes": "3"}));
+        assert_eq!(
+            policy(json!({"memoryPolicy": null}), "0,2-3"),
+            json!({"mode": "MPOL_PREFERRED_MANY", "nodes": "0,2-3"})
+        );
+        let own = json!({"mode": "MPOL_INTERLEAVE", "nodes": "0-1"});
+        assert_eq!(policy(json!({"memoryPolicy": own.clone()}), "3"), own);
+        assert!(edited(&json!({}), &placement(), None)["linux"].get("memoryPolicy").is_none());
     }
 
     #[test]

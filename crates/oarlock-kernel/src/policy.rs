@@ -12,6 +12,33 @@ use crate::syscall::{self, NODE_WORDS};
 const MPOL_DEFAULT: i32 = 0;
 const MPOL_BIND: i32 = 2;
 
+/// The modes under which pages come from some nodes first (`set_mempolicy(2)`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PreferMode {
+    /// `MPOL_PREFERRED`, from one.
+    One,
+    /// `MPOL_PREFERRED_MANY`, from several.
+    Many,
+}
+
+impl PreferMode {
+    /// The mode for these nodes; `None` where this kernel has none, or there are no nodes.
+    pub fn of(nodes: &NodeSet) -> Option<Self> {
+        Self::with(nodes, &rustix::system::uname().release().to_string_lossy())
+    }
+
+    /// `MPOL_PREFERRED_MANY` came with Linux 5.15.
+    fn with(nodes: &NodeSet, release: &str) -> Option<Self> {
+        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>().ok());
+        let version = (numbers.next()??, numbers.next()??);
+        match nodes.len() {
+            0 => None,
+            1 => Some(Self::One),
+            _ => (version >= (5, 15)).then_some(Self::Many),
+        }
+    }
+}
+
 /// Why a memory policy could not be set or read.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
@@ -118,6 +145,23 @@ mod tests {
             error.to_string(),
             "memory cannot be bound to nodes 1023: one of them does not exist, has no memory or is not in cpuset.mems"
         );
+    }
+
+    #[test]
+    fn several_nodes_are_preferred_by_kernels_that_can() {
+        let nodes = |text: &str| text.parse::<NodeSet>().unwrap();
+        for (list, release, expected) in [
+            ("1", "4.18.0-553.el8_10.x86_64", Some(PreferMode::One)),
+            ("0-1", "5.14.0-427.el9", None),
+            ("0-1", "5.15.0", Some(PreferMode::Many)),
+            ("0,3", "6.1.0-40-amd64", Some(PreferMode::Many)),
+            ("0-1", "5.9-rc1", None),
+            ("0-1", "linux", None),
+        ] {
+            assert_eq!(PreferMode::with(&nodes(list), release), expected, "{list} on {release}");
+        }
+        assert_eq!(PreferMode::with(&NodeSet::new(), "6.1.0"), None);
+        assert_eq!(PreferMode::of(&NodeSet::of(0)), Some(PreferMode::One));
     }
 
     #[test]

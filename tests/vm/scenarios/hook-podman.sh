@@ -9,6 +9,7 @@
 STARTS=5
 RESERVED_CPUS=
 LAST_NODE=$(entry $((RANKS - 1)) "$GPU_NODES")
+FIRST_NODE=$(entry 0 "$GPU_NODES")
 ALL_CPUS=$(cat /sys/devices/system/cpu/online)
 ALL_NODES=$(cat /sys/devices/system/node/has_memory)
 ROOT=/var/lib/root
@@ -74,6 +75,16 @@ are_no_cgroups_of_containers() {
     [ -z "$(cgroups_of_containers)" ]
 }
 
+# policy_of PROCESS: whether it has a memory policy, and the nodes of its memory.
+policy_of() {
+    echo "$(grep -q ' prefer:' "/proc/$1/numa_maps" && echo prefers || echo none) $(anonymous_mib "$1" | tr ' ' '\n' | cut -d: -f1 | paste -s)"
+}
+
+# knows_memory_policies RUNTIME: whether it gives containers one (linux.memoryPolicy of runtime-spec 1.3).
+knows_memory_policies() {
+    "$1" features | grep -q '"memoryPolicy"'
+}
+
 start_podman
 start_syslog
 oarlock hook install --runtime podman
@@ -97,6 +108,17 @@ for runtime in crun runc; do
         "$(status_of "$launcher" Cpus_allowed_list) $(entries)"
     gone $whole
     check "$whole: removed, nothing is left in the ledger" 0 "$(entries)"
+
+    # Memory that is away from the CPUs and may be anywhere comes by a policy, where the runtime has any.
+    run $runtime $runtime-prefers "cpu-map=$LAST_NODE mem-map=$FIRST_NODE mem-policy=preferred" "" \
+        launch 1 touch-memory --mib 64 --threads 2 --hold 100000
+    passes "$runtime-prefers: its rank is ready" are_ready $runtime-prefers main 1
+    expected="none $LAST_NODE"
+    if knows_memory_policies $runtime; then expected="prefers $FIRST_NODE"; fi
+    rank=$(ranks_of $runtime-prefers main | cut -d' ' -f2)
+    check "$runtime-prefers: its memory policy and the nodes of its memory" "$expected" "$(policy_of "$rank")"
+    check "$runtime-prefers: all nodes are allowed" "$ALL_NODES" "$(status_of "$rank" Mems_allowed_list)"
+    gone $runtime-prefers
 
     run $runtime $runtime-plain "" "" sleep 100000
     check "$runtime-plain: left alone" "$ALL_CPUS 0" \

@@ -64,6 +64,15 @@ oarlock status
 remove_pod_now whole
 check "whole: nothing is left in the ledger" 0 "$(entries)"
 
+# No runtime of this age knows a memory policy, and none may stumble over it.
+put_sandbox prefers "\"oarlock.dev/cpu-map\":\"$LAST_NODE\",\"oarlock.dev/mem-map\":\"$(entry 0 "$GPU_NODES")\",\"oarlock.dev/mem-policy\":\"preferred\""
+put_container prefers main "" '"sleep","100000"'
+bundle=$(find /run/containerd -path '*.task/*' -name config.json -exec grep -l '"memoryPolicy"' {} +)
+check "prefers: its configuration has a memory policy" 1 "$(echo "$bundle" | grep -c .)"
+check "prefers: it runs, with its CPUs" "$(cpus_of "$LAST_NODE") $ALL_NODES" \
+    "$(status_of "$(launcher_of prefers main)" Cpus_allowed_list) $(status_of "$(launcher_of prefers main)" Mems_allowed_list)"
+remove_pod_now prefers
+
 put_sandbox plain '"example.org/cpu-map":"auto"'
 put_container plain main "$ALL_GPUS" '"sleep","100000"'
 check "plain: left alone" "$ALL_CPUS 0" "$(status_of "$(launcher_of plain main)" Cpus_allowed_list) $(entries)"

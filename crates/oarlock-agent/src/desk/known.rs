@@ -103,6 +103,11 @@ impl Known {
         }
     }
 
+    /// The nodes that its pages are to come from first, where its place is ours.
+    pub(super) fn prefers(&self) -> Option<&NodeSet> {
+        self.placement.as_ref().filter(|_| !self.leave_cpuset)?.preferred_mems.as_ref()
+    }
+
     /// The change that gives it these; `None` where nothing is to change.
     pub(super) fn change(&self) -> Option<ContainerUpdate> {
         let (cpus, mems) = self.sets();
@@ -152,6 +157,8 @@ impl Known {
         self.placement = Some(Placement {
             cpus: (!entry.container.cpus.is_empty()).then(|| entry.container.cpus.clone()),
             mems: (!entry.container.mems.is_empty()).then(|| entry.container.mems.clone()),
+            // What only counts as a container is made.
+            preferred_mems: None,
             ranks: entry.ranks.clone(),
             omp_threads: None,
             exclusive: entry.exclusive.clone(),

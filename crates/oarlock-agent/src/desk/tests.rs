@@ -203,6 +203,33 @@ fn a_container_that_asks_for_nothing_is_not_touched_and_leaves_no_trace() {
 }
 
 #[test]
+fn nodes_that_all_ranks_prefer_are_told_to_runtimes_that_have_memory_policies() {
+    let prefers = [("cpu-map", "0"), ("mem-map", "1"), ("mem-policy", "preferred")];
+    let policy = |office: &Office, maps: &[(&str, &str)]| {
+        let pod = pod(maps[0].1, maps);
+        let linux =
+            office.create(&pod, &container(&pod, &["NVIDIA_VISIBLE_DEVICES=GPU-1"], "")).adjust.unwrap().linux?;
+        Some((linux.memory_policy.map(|policy| (policy.mode(), policy.nodes)), cpuset_of(linux.resources)))
+    };
+    let office = office();
+    let cpus = ("0-3".to_owned(), String::new());
+    assert_eq!(policy(&office, &prefers), Some((None, cpus.clone())), "nothing is known of the runtime");
+    for (nri, expected) in [
+        (Some(NriVersion::new(0, 12, 0)), Some((MpolMode::MpolPreferred, "1".to_owned()))),
+        (Some(NriVersion::new(0, 11, 0)), None),
+        (None, None),
+    ] {
+        office.desk.serve(nri);
+        assert_eq!(policy(&office, &prefers), Some((expected, cpus.clone())), "{nri:?}");
+    }
+    office.desk.serve(Some(NriVersion::OWN));
+    assert_eq!(policy(&office, &AUTO).unwrap().0, None, "the wall is enough");
+    let others = office_in(tempfile::tempdir().unwrap(), ContainerCpuset::Leave);
+    others.desk.serve(Some(NriVersion::OWN));
+    assert_eq!(policy(&others, &prefers), None);
+}
+
+#[test]
 fn beside_a_container_with_gpus_one_without_is_left_alone() {
     let office = office();
     let pod = pod("a", &AUTO);

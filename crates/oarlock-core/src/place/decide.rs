@@ -58,6 +58,9 @@ pub struct Placement {
     pub cpus: Option<CpuSet>,
     /// Its memory nodes, with those of its GPUs; `None` where they are left alone.
     pub mems: Option<NodeSet>,
+    /// Where all pages of the container are to come from first, while there are any: all its ranks prefer these nodes, and the
+    /// first touch by one of their CPUs would find others. For `set_mempolicy(2)` on its first process, which all inherit.
+    pub preferred_mems: Option<NodeSet>,
     /// Its ranks; none where only the container as a whole has a place.
     pub ranks: RankEnv,
     /// `OMP_NUM_THREADS`, where that was asked for and the pod does not set it.
@@ -149,6 +152,7 @@ fn place(machine: &Machine, ledger: &Ledger, mut request: Request, ask: &Ask<'_>
     }
     let plan = plan(machine, ledger, &request)?;
     let mut placement = of_plan(&plan, &request);
+    placement.preferred_mems = preferred_mems(machine, &plan, &request);
     if let Some((cpus, nodes)) = &ask.held.own {
         let whole = whole_nodes(cpus, &nodes.union(&plan.container.gpu_mems));
         placement =
@@ -171,6 +175,7 @@ fn of_plan(plan: &Plan, request: &Request) -> Placement {
     Placement {
         cpus: (request.cpu_map != CpuMap::None).then(|| plan.container.cpus.clone()),
         mems: walled.then(|| plan.container.mems.union(&plan.container.gpu_mems)),
+        preferred_mems: None,
         ranks: RankEnv::from(plan),
         // One variable for all ranks: none may have more threads than cores.
         omp_threads: plan.ranks.iter().filter_map(|rank| rank.omp_threads).min(),
@@ -179,6 +184,21 @@ fn of_plan(plan: &Plan, request: &Request) -> Placement {
         warnings: plan.warnings.iter().map(ToString::to_string).collect(),
         reasons: plan.ranks.iter().map(|rank| rank.reason.to_string()).collect(),
     }
+}
+
+/// A memory policy is one for the whole container: ranks that prefer different nodes have none, and need none where their
+/// CPUs are near.
+fn preferred_mems(machine: &Machine, plan: &Plan, request: &Request) -> Option<NodeSet> {
+    if request.mem_policy != MemPolicy::Preferred {
+        return None;
+    }
+    let mems = plan.ranks.first()?.mems.as_ref().filter(|mems| !mems.is_empty())?;
+    let mut ranks = plan.ranks.iter();
+    let all_alike = ranks.all(|rank| rank.mems.as_ref() == Some(mems));
+    let touched_elsewhere =
+        |cpus: &CpuSet| machine.nodes.iter().any(|n| n.cpus.intersects(cpus) && !mems.contains(n.id));
+    let is_needed = plan.ranks.iter().any(|rank| touched_elsewhere(rank.cpus.as_ref().unwrap_or(&plan.container.cpus)));
+    (all_alike && is_needed).then(|| mems.clone())
 }
 
 fn whole_nodes(cpus: &CpuSet, nodes: &NodeSet) -> Placement {

@@ -124,6 +124,24 @@ fn only_what_a_map_was_asked_for_is_touched() {
 }
 
 #[test]
+fn nodes_that_all_ranks_prefer_are_the_containers_where_first_touch_would_find_others() {
+    let preferred = |maps: [(&str, &str); 2], gpus: &[u32]| {
+        let placement = case(&[maps[0], maps[1], ("mem-policy", "preferred")], gpus).placement();
+        assert_eq!(placement.mems, None, "no wall");
+        placement.preferred_mems
+    };
+    assert_eq!(preferred([("cpu-map", "1"), ("mem-map", "3")], &[0]), Some(nodes("3")));
+    assert_eq!(preferred([("cpu-map", "1,3"), ("mem-map", "3,3")], &[0, 1]), Some(nodes("3")));
+    assert_eq!(preferred([("cpu-map", "1+3,1"), ("mem-map", "1,1")], &[0, 1]), Some(nodes("1")));
+    assert_eq!(preferred([("ranks", "1"), ("mem-map", "3")], &[0]), Some(nodes("3")), "any cpu");
+    assert_eq!(preferred([("cpu-map", "1,3"), ("mem-map", "3,1")], &[0, 1]), None, "each prefers another");
+    assert_eq!(preferred(AUTO, &[1]), None, "the cpus are near");
+    assert_eq!(preferred([("cpu-map", "1"), ("mem-map", "1+3")], &[0]), None, "they are near one of them");
+    let walled = case(&[("cpu-map", "1"), ("mem-map", "3")], &[0]).placement();
+    assert_eq!((walled.mems, walled.preferred_mems), (Some(nodes("3")), None));
+}
+
+#[test]
 fn kubelets_cpus_bound_the_plan_and_the_systems_are_left_out_where_there_are_none() {
     let given = Case { cpus: Some(set("2,3,5")), reserved: set("5"), ..case(&AUTO, &[1, 0]) };
     assert_eq!(given.cpus_of_ranks(), [Some("5".to_owned()), Some("2-3".to_owned())]);

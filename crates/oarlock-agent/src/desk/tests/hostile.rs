@@ -43,7 +43,7 @@ fn thousands_of_ranks_get_no_variable_that_the_kernel_would_refuse_and_are_found
     for entry in &mut known.placement.as_mut().unwrap().ranks.ranks {
         entry.cpus = Some((0..64).map(|cpu| cpu * 2).collect());
     }
-    let env = adjustment(&known, None, None).env;
+    let env = adjustment(&known, false).env;
     let length = |entry: &KeyValue| entry.key.len() + entry.value.len() + 2;
     assert!(env.iter().all(|entry| length(entry) <= 128 << 10), "{:?}", env.iter().map(length).max());
     assert!(env.iter().any(|entry| entry.key == "OARLOCK_RANKS" && entry.value == "8192"));
