@@ -49,8 +49,12 @@ impl Unpin {
         let host = self.host.open()?;
         let found = host.find(&self.what.container.map_or(Which::All, Which::Container))?;
         mark(&host, &found.containers)?;
+        // As an agent left them that had not seen the mark.
+        let now = host.find(&Which::All)?.containers;
+        let is_marked =
+            |container: &&Container| found.containers.iter().any(|marked| marked.entry.id == container.entry.id);
         let mut failures = 0;
-        for container in &found.containers {
+        for container in now.iter().filter(is_marked) {
             match unpin(&host, container) {
                 Ok(done) => print(&one_line(&format!("{}: {done}", container.name())))?,
                 Err(error) => {

@@ -10,6 +10,7 @@ use crate::place::{CDI, Placement, is_asked};
 
 /// A container of this host.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "they are facts of their own, and any of them may go with any other")]
 pub(super) struct Known {
     pub(super) id: String,
     pub(super) name: String,
