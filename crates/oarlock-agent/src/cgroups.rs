@@ -6,6 +6,7 @@ use std::path::Path;
 use oarlock_core::{CpuSet, NodeSet};
 use oarlock_kernel::cgroup::Hierarchy;
 pub(crate) use oarlock_kernel::cgroup::path_named as path;
+use oarlock_kernel::ledger::Before;
 use oarlock_kernel::{Proc, ReadError};
 
 /// The cgroup tree and the processes of this host. Without cgroup v2 nothing is known of the tree.
@@ -40,6 +41,15 @@ impl Cgroups {
         let cpus = cgroup.cpus_effective().ok().flatten().filter(|cpus| !cpus.is_empty());
         let mems = cgroup.mems_effective().ok().flatten().filter(|mems| !mems.is_empty());
         (cpus, mems)
+    }
+
+    /// The cpuset that was written to this cgroup, as far as the kernel says.
+    pub(crate) fn own_sets(&self, path: &str) -> Option<Before> {
+        let cgroup = self.hierarchy.as_ref()?.cgroup(path).ok()??;
+        Some(Before {
+            cpus: cgroup.cpus().ok()?.filter(|cpus| !cpus.is_empty()),
+            mems: cgroup.mems().ok()?.filter(|mems| !mems.is_empty()),
+        })
     }
 
     /// Whether there are processes in this cgroup or below it.

@@ -314,7 +314,7 @@ impl Desk {
         let mut state = self.state();
         let state = &mut *state;
         let Some(known) = state.containers.remove(id) else { return Vec::new() };
-        let is_bound = known.sets() != (None, None) || known.prefers().is_some();
+        let is_bound = known.sets() != (None, None) || (state.has_memory_policies && known.prefers().is_some());
         if known.stage == Stage::Asked && is_bound && state.failed.len() < MOST_FAILED {
             state.failed.insert((state.uid_of(&known), known.name.clone()));
         }

@@ -51,10 +51,9 @@ impl Unpin {
         mark(&host, &found.containers)?;
         // As an agent left them that had not seen the mark.
         let now = host.find(&Which::All)?.containers;
-        let is_marked =
-            |container: &&Container| found.containers.iter().any(|marked| marked.entry.id == container.entry.id);
         let mut failures = 0;
-        for container in now.iter().filter(is_marked) {
+        for container in &found.containers {
+            let container = now.iter().find(|now| now.entry.id == container.entry.id).unwrap_or(container);
             match unpin(&host, container) {
                 Ok(done) => print(&one_line(&format!("{}: {done}", container.name())))?,
                 Err(error) => {

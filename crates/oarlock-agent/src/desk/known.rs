@@ -154,7 +154,7 @@ impl Known {
             return;
         }
         // Where nothing was set for it, its cpuset is another's.
-        self.leave_cpuset |= entry.container.cpus.is_empty() && entry.container.mems.is_empty();
+        self.leave_cpuset = entry.container.cpus.is_empty() && entry.container.mems.is_empty();
         self.placement = Some(Placement {
             cpus: (!entry.container.cpus.is_empty()).then(|| entry.container.cpus.clone()),
             mems: (!entry.container.mems.is_empty()).then(|| entry.container.mems.clone()),
@@ -169,26 +169,24 @@ impl Known {
         });
     }
 
-    /// Takes up what the runtime has of a container that was known before: a cpuset that is not ours was given to it while
-    /// nobody was here.
-    pub(super) fn catch_up(&mut self, listed: &Self) {
-        self.memory_limit = listed.memory_limit.or(self.memory_limit);
+    /// Takes up the cpuset that it has: one that is not ours was given to it while nobody was here.
+    pub(super) fn catch_up(&mut self, has: &Before) {
         let (cpus, mems) = self.sets();
-        self.outdated = catch_up(&mut self.given.cpus, cpus.as_ref(), listed.given.cpus.as_ref())
-            | catch_up(&mut self.given.mems, mems.as_ref(), listed.given.mems.as_ref());
+        self.outdated = catch_up(&mut self.given.cpus, cpus.as_ref(), has.cpus.as_ref())
+            | catch_up(&mut self.given.mems, mems.as_ref(), has.mems.as_ref());
     }
 }
 
-/// Whether what is listed is neither ours nor, where that is none, what was given; it is given now. One that is not listed
-/// where ours should be never came to the runtime.
-fn catch_up<T: Clone + PartialEq>(given: &mut Option<T>, ours: Option<&T>, listed: Option<&T>) -> bool {
-    if listed == ours.or(given.as_ref()) {
+/// Whether what it has is neither ours nor, where that is none, what was given; it is given now. Where it has none, ours never
+/// came to the runtime.
+fn catch_up<T: Clone + PartialEq>(given: &mut Option<T>, ours: Option<&T>, has: Option<&T>) -> bool {
+    if has == ours.or(given.as_ref()) {
         return false;
     }
-    if let Some(listed) = listed {
-        *given = Some(listed.clone());
+    if let Some(has) = has {
+        *given = Some(has.clone());
     }
-    listed.is_some() || ours.is_some()
+    has.is_some() || ours.is_some()
 }
 
 /// The annotations that begin so: all others may be long, and are none of ours.

@@ -9,7 +9,7 @@ use oarlock_nri::proto::{Container, ContainerState, PodSandbox};
 use super::known::{Known, Stage, change};
 use super::{Desk, PodKnown, State};
 use crate::binder::Order;
-use crate::place::Decision;
+use crate::place::{Decision, Placement};
 use crate::tell::What;
 
 /// A container whose plan does not fit so many times is left alone.
@@ -51,8 +51,8 @@ impl Desk {
         let mut unsettled = Vec::new();
         for container in containers {
             let runs = matches!(container.state(), ContainerState::ContainerRunning | ContainerState::ContainerPaused);
-            let listed = self.meet(container);
-            let mut known = listed.clone();
+            let mut known = self.meet(container);
+            let (listed, memory_limit) = (known.given.clone(), known.memory_limit);
             known.stage = if runs { Stage::Running } else { Stage::Made };
             if let Some(old) = before.get(&known.id) {
                 known = Known { env: known.env, unlisted: false, ..old.clone() };
@@ -60,16 +60,17 @@ impl Desk {
             } else if let Some(entry) = entries.get(&known.id) {
                 known.restore(entry);
             }
-            known.catch_up(&listed);
             self.find(&mut known, container);
             if known.placement.is_some() {
+                known.memory_limit = memory_limit.or(known.memory_limit);
+                // A runtime that was restarted may tell of what was long ago: what counts the kernel has.
+                if known.cgroup.as_deref().and_then(|cgroup| self.cgroups.own_sets(cgroup)).as_ref() == Some(&listed) {
+                    known.catch_up(&listed);
+                }
                 self.write(state, &known);
-                if known.stage == Stage::Running && !known.unpinned {
+                if known.stage == Stage::Running && !known.unpinned && !known.outdated {
                     self.keep(state, &known);
                 }
-            } else if known.outdated && !known.unpinned && known.kept_to.take().is_some() {
-                // Whether it is to be kept off others' CPUs is looked at below.
-                self.erase(&known.id);
             }
             if (known.placement.is_none() || known.outdated)
                 && let Some(pod) = pods.iter().find(|pod| pod.id == known.sandbox)
@@ -140,8 +141,15 @@ impl Desk {
         if known.unpinned || (known.placement.is_some() && !outdated) {
             return;
         }
-        if known.placement.is_some() {
-            self.place_again(state, &mut known);
+        let was_alone = known.placement.as_ref().is_some_and(|placement| placement.alone);
+        if let Some(before) = known.placement.clone() {
+            // Without kubelet's word it may look as if it held less than it does.
+            let is_sure = state.pods.get(&known.sandbox).is_some_and(|pod| pod.word.is_some());
+            match self.decide(state, &known) {
+                Decision::Place(now) if is_sure || holds_the_same(&now, &before) => known.placement = Some(*now),
+                Decision::Unbound(_) | Decision::Refuse(_) if is_sure => self.place_again(state, &mut known),
+                _ => {}
+            }
         } else {
             match self.decide(state, &known) {
                 Decision::Leave => return,
@@ -160,10 +168,13 @@ impl Desk {
         }
         let alone = known.placement.as_ref().is_some_and(|placement| placement.alone);
         state.containers.insert(known.id.clone(), known);
-        if alone {
-            for change in self.make_room(state, id) {
-                self.send(Some(change));
-            }
+        let changes = match (was_alone, alone) {
+            (_, true) => self.make_room(state, id),
+            (true, false) => self.give_back(state),
+            (false, false) => Vec::new(),
+        };
+        for change in changes {
+            self.send(Some(change));
         }
     }
 
@@ -238,4 +249,10 @@ impl Desk {
             self.annotate(state, known);
         }
     }
+}
+
+/// Whether both are of a container with the same GPUs for each rank, and the same nodes for itself.
+fn holds_the_same(one: &Placement, other: &Placement) -> bool {
+    let gpus = |placement: &Placement| placement.ranks.ranks.iter().map(|rank| rank.gpus.clone()).collect::<Vec<_>>();
+    one.alone == other.alone && gpus(one) == gpus(other)
 }

@@ -21,8 +21,9 @@ impl Desk {
         for id in ids {
             let Some(mut known) = state.containers.get(&id).cloned() else { continue };
             let taken = state.taken_from(&known);
-            let has =
-                known.sets().0.or_else(|| known.given.cpus.clone()).unwrap_or_else(|| state.knowledge.machine.cpus());
+            let of_ranks = || known.placement.as_ref().map(|placement| cpus_of_ranks(&placement.ranks));
+            let has = known.sets().0.or_else(of_ranks).or_else(|| known.given.cpus.clone());
+            let has = has.unwrap_or_else(|| state.knowledge.machine.cpus());
             if known.unpinned || !has.intersects(&taken) {
                 continue;
             }
@@ -46,7 +47,7 @@ impl Desk {
         let mut changes = Vec::new();
         for id in state.containers.keys().cloned().collect::<Vec<_>>() {
             let Some(mut known) = state.containers.get(&id).cloned() else { continue };
-            if known.placement.is_some() || known.kept_to.is_none() {
+            if known.unpinned || known.placement.is_some() || known.kept_to.is_none() {
                 continue;
             }
             let kept_to = state.kept_to(&known);
@@ -66,6 +67,11 @@ impl Desk {
         }
         changes
     }
+}
+
+/// All CPUs of a container's ranks.
+fn cpus_of_ranks(ranks: &RankEnv) -> CpuSet {
+    ranks.ranks.iter().filter_map(|rank| rank.cpus.as_ref()).fold(CpuSet::new(), |all, cpus| all.union(cpus))
 }
 
 impl State {
