@@ -1,6 +1,7 @@
 //! How soon a rank is bound after it was told to execute while the host executes a thousand other programs a second, how much
-//! memory one touches until then, which may be on another node first, and what the agent holds and uses with 100 containers of 8 living ranks. Prints a line for each, in three columns: what, goal,
-//! measured. Takes root, a cgroup v2 tree and the host's network namespace, as the agent does.
+//! memory one touches until then, which may be on another node first, and what the agent holds and uses with 100 containers
+//! of 8 living ranks. Prints a line for each, in three columns: what, goal, measured. Takes root, a cgroup v2 tree and the
+//! host's network namespace, as the agent does.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
