@@ -192,18 +192,17 @@ check "uninstalled: no hook of ours" "" "$(find /etc/containers /usr/share/conta
 # filter podman 5.8 leaves out, so that Oarlock's own runtime stands in front of the real one here.
 for real in crun runc; do
     ln -s /bin/oarlock-hook "/tmp/oarlock-runtime-$real"
-    name=$real-prefers
-    run "/tmp/oarlock-runtime-$real" $name "cpu-map=$LAST_NODE mem-map=$FIRST_NODE mem-policy=preferred" "" \
+    run "/tmp/oarlock-runtime-$real" $real-prefers "cpu-map=$LAST_NODE mem-map=$FIRST_NODE mem-policy=preferred" "" \
         launch 1 touch-memory --mib 64 --threads 2 --hold 100000
-    passes "$name: its rank is ready" are_ready $name main 1
+    passes "$real-prefers: its rank is ready" are_ready $real-prefers main 1
     expected="none $LAST_NODE"
     if knows_memory_policies $real; then expected="prefers $FIRST_NODE"; fi
-    rank=$(ranks_of $name main | cut -d' ' -f2)
-    check "$name: its memory policy and the nodes of its memory" "$expected" "$(policy_of "$rank")"
-    check "$name: its CPUs, and all nodes" "$(cpus_of "$LAST_NODE") $ALL_NODES" \
+    rank=$(ranks_of $real-prefers main | cut -d' ' -f2)
+    check "$real-prefers: its memory policy and the nodes of its memory" "$expected" "$(policy_of "$rank")"
+    check "$real-prefers: its CPUs, and all nodes" "$(cpus_of "$LAST_NODE") $ALL_NODES" \
         "$(status_of "$rank" Cpus_allowed_list) $(status_of "$rank" Mems_allowed_list)"
-    gone $name
-    check "$name: removed, nothing is left in the ledger" 0 "$(entries)"
+    gone $real-prefers
+    check "$real-prefers: removed, nothing is left in the ledger" 0 "$(entries)"
 done
 
 run crun after "cpu-map=$LAST_NODE" "" sleep 100000
