@@ -20,7 +20,7 @@ start_docker() {
     prepare_host
     mkdir -p /var/lib/docker /tmp/root
     # The first root cannot be left behind, and there is no network but the host's own.
-    DOCKER_RAMDISK=yes dockerd --storage-driver=vfs --bridge=none --iptables=false --ip6tables=false --userland-proxy=false \
+    DOCKER_RAMDISK=yes /usr/sbin/dockerd --storage-driver=vfs --bridge=none --iptables=false --ip6tables=false --userland-proxy=false \
         --feature=containerd-snapshotter=false --exec-opt "native.cgroupdriver=$CGROUP_DRIVER" \
         --add-runtime oarlock=/usr/local/bin/oarlock-runtime >/tmp/dockerd.log 2>&1 &
     passes "docker is ready" docker version
