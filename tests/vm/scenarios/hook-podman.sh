@@ -35,6 +35,9 @@ events_logger = "file"
 [containers]
 seccomp_profile = "unconfined"
 pids_limit = 0
+[engine.runtimes]
+oarlock-crun = ["/tmp/oarlock-runtime-crun"]
+oarlock-runc = ["/tmp/oarlock-runtime-runc"]
 END
     printf '[storage]\ndriver = "vfs"\nrunroot = "/run/containers"\ngraphroot = "/var/lib/containers"\n' \
         >/etc/containers/storage.conf
@@ -192,7 +195,7 @@ check "uninstalled: no hook of ours" "" "$(find /etc/containers /usr/share/conta
 # filter podman 5.8 leaves out, so that Oarlock's own runtime stands in front of the real one here.
 for real in crun runc; do
     ln -s /bin/oarlock-hook "/tmp/oarlock-runtime-$real"
-    run "/tmp/oarlock-runtime-$real" $real-prefers "cpu-map=$LAST_NODE mem-map=$FIRST_NODE mem-policy=preferred" "" \
+    run oarlock-$real $real-prefers "cpu-map=$LAST_NODE mem-map=$FIRST_NODE mem-policy=preferred" "" \
         launch 1 touch-memory --mib 64 --threads 2 --hold 100000
     passes "$real-prefers: its rank is ready" are_ready $real-prefers main 1
     expected="none $LAST_NODE"
