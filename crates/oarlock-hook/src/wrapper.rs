@@ -31,8 +31,8 @@ use call::Create;
 pub(crate) const NAME: &str = "oarlock-runtime";
 /// The real runtimes that are looked for, in this order, where none is named.
 const REAL: [&str; 3] = ["runc", "crun", "nvidia-container-runtime"];
-/// Where they are looked for beside the PATH, which a daemon may lack.
-const FOLDERS: [&str; 5] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin"];
+/// Where they are looked for beside the PATH, which a daemon may lack, and podman leaves out when it sends a signal.
+const FOLDERS: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 /// A runtime kills a hook that takes longer, and the container with it; ours ends by itself long before.
 const HOOK_SECONDS: i64 = 30;
 
