@@ -21,8 +21,17 @@ pub(crate) struct Runtime {
     pub(crate) crun: bool,
     /// systemd is the guest's first process and makes the cgroups, else the runtime makes them itself.
     pub(crate) systemd: bool,
-    /// podman is there, too.
-    pub(crate) podman: bool,
+    /// What is there beside it.
+    pub(crate) engine: Option<Engine>,
+}
+
+/// What people start containers with who have no cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Engine {
+    /// podman, which starts the OCI runtime itself.
+    Podman,
+    /// docker, whose daemon starts containerd.
+    Docker,
 }
 
 /// Which containerd.
@@ -46,7 +55,9 @@ const OLD: Wanted = Wanted { suite: "trixie", packages: &["containerd", "runc", 
 const OLDEST: Wanted = Wanted { suite: "bookworm", ..OLD };
 const PODMAN: Wanted =
     Wanted { suite: "sid", packages: &["podman", "conmon", "netavark", "runc", "crun"], unread: NEW.unread };
-const PODMANS: [&str; 3] = ["usr/bin/podman", "usr/bin/conmon", "usr/lib/podman/netavark"];
+const PODMANS: &[&str] = &["usr/bin/podman", "usr/bin/conmon", "usr/lib/podman/netavark"];
+const DOCKER: Wanted = Wanted { suite: "sid", packages: &["docker.io", "docker-cli"], unread: NEW.unread };
+const DOCKERS: &[&str] = &["usr/sbin/dockerd", "usr/bin/docker"];
 /// crun and podman ask systemd for a cgroup over the system's bus; runc asks systemd itself.
 const BUS: Wanted = Wanted { suite: "sid", packages: &["dbus-daemon"], unread: NEW.unread };
 const PROGRAMS: [&str; 5] =
@@ -94,13 +105,17 @@ impl Runtime {
             programs = old.join("root");
             add_libraries(root, &programs, LIBRARIES, &mut libraries)?;
         }
-        if self.podman {
-            let podman = folder.join("podman-sid");
-            PODMAN.in_folder(&podman)?;
-            let podman = podman.join("root");
-            add_libraries(root, &podman, LIBRARIES, &mut libraries)?;
-            for program in PODMANS {
-                root.add_file(program, &podman.join(program));
+        if let Some(engine) = self.engine {
+            let (wanted, engines, programs) = match engine {
+                Engine::Podman => (PODMAN, "podman-sid", PODMANS),
+                Engine::Docker => (DOCKER, "docker-sid", DOCKERS),
+            };
+            let engine = folder.join(engines);
+            wanted.in_folder(&engine)?;
+            let engine = engine.join("root");
+            add_libraries(root, &engine, LIBRARIES, &mut libraries)?;
+            for program in programs {
+                root.add_file(program, &engine.join(program));
             }
         }
         for program in PROGRAMS {
@@ -113,7 +128,7 @@ impl Runtime {
                 root.add_file(program, &new.join(program));
             }
             add_libraries(root, &new, &format!("usr/{LIBRARIES}/systemd"), &mut BTreeSet::new())?;
-            if self.crun || self.podman {
+            if self.crun || self.engine.is_some() {
                 let bus = folder.join("runtime-bus");
                 BUS.in_folder(&bus)?;
                 root.add_file("usr/bin/dbus-daemon", &bus.join("root/usr/bin/dbus-daemon"));

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::control_plane;
 use super::kernel::Linux;
-use super::runtime::{Containerd, Runtime};
+use super::runtime::{Containerd, Engine, Runtime};
 
 /// A script of `tests/vm/scenarios`, and the container runtime below it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -49,7 +49,9 @@ impl Scenario {
         match self.script.as_str() {
             "rank-cgroup" => &[Part::KernelTests],
             "torchrun" => &[Part::Torchrun],
-            "pods" | "churn" | "chaos" | "hostile" | "hook" | "hook-podman" | "hook-starts" => &[Part::Runtime],
+            "pods" | "churn" | "chaos" | "hostile" | "hook" | "hook-docker" | "hook-podman" | "hook-starts" => {
+                &[Part::Runtime]
+            }
             "lives" => &[Part::Runtime, Part::Loop],
             "training" => &[Part::Runtime, Part::Torchrun],
             "kubelet" | "kubelet-nodes" | "kubelet-ranks" => &[Part::Runtime, Part::Kubelet],
@@ -80,7 +82,7 @@ impl Scenario {
             // Importing torch takes an emulated CPU half a minute, and every rank does it.
             "torchrun" | "pods" | "hostile" | "lives" | "image" | "chart" => 900,
             // Runtimes start containers two dozen times, each with a dozen programs.
-            "hook" | "hook-podman" | "cluster" => 1500,
+            "hook" | "hook-docker" | "hook-podman" | "cluster" => 1500,
             "training" | "churn" => 1800,
             "chaos" | "hook-starts" => 3600,
             // Five seconds to boot and a few to run.
@@ -95,7 +97,12 @@ impl FromStr for Scenario {
     fn from_str(text: &str) -> Result<Self> {
         let mut words = text.split('+');
         let script = words.next().unwrap_or_default().to_owned();
-        let mut runtime = Runtime { podman: script == "hook-podman", ..Runtime::default() };
+        let engine = match script.as_str() {
+            "hook-podman" => Some(Engine::Podman),
+            "hook-docker" => Some(Engine::Docker),
+            _ => None,
+        };
+        let mut runtime = Runtime { engine, ..Runtime::default() };
         let mut linux = Linux::default();
         for word in words {
             match word {
@@ -143,7 +150,7 @@ mod tests {
         assert_eq!((plain.script.as_str(), plain.runtime), ("pods", Runtime::default()));
         let parts: Scenario = "pods+containerd-1.7+crun+systemd+linux-6.12".parse().unwrap();
         assert_eq!(parts.script, "pods");
-        let runtime = Runtime { containerd: Containerd::V1_7, crun: true, systemd: true, podman: false };
+        let runtime = Runtime { containerd: Containerd::V1_7, crun: true, systemd: true, engine: None };
         assert_eq!(parts.runtime, runtime);
         assert_eq!(parts.to_string(), "pods+containerd-1.7+crun+systemd+linux-6.12");
         assert_eq!((plain.linux, parts.linux), (Linux::V6_1, Linux::V6_12));
