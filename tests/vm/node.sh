@@ -58,25 +58,31 @@ prepare_host() {
     : >/etc/resolv.conf
 }
 
-# start_runtime: containerd, with an image localhost/busybox:1 that holds busybox and is the sandboxes' too. $MORE_SETTINGS
-# prints what its settings have beside.
+# start_runtime: the one that answers kubelet, with an image localhost/busybox:1 that holds busybox and is the sandboxes' too.
+# $MORE_SETTINGS prints what its settings have beside.
 start_runtime() {
     prepare_host
-    mkdir -p /etc/containerd /etc/kubernetes
-    case $CONTAINERD in
-    2.*) settings_of_2 ;;
-    1.*) settings_of_1 ;;
-    esac >/etc/containerd/config.toml
-    "${MORE_SETTINGS:-true}" >>/etc/containerd/config.toml
-    start_containerd
-    import_image
+    mkdir -p /etc/containerd /etc/crio /etc/kubernetes
+    case $RUNTIME-$CONTAINERD in
+    crio-*) settings_of_crio >/etc/crio/crio.conf ;;
+    *-2.*) settings_of_2 >/etc/containerd/config.toml ;;
+    *) settings_of_1 >/etc/containerd/config.toml ;;
+    esac
+    case $RUNTIME in
+    crio) "${MORE_SETTINGS:-true}" >>/etc/crio/crio.conf ;;
+    *) "${MORE_SETTINGS:-true}" >>/etc/containerd/config.toml ;;
+    esac
+    # CRI-O asks for the sandboxes' image as it starts, and what has another's storage open sees no new ones.
+    [ "$RUNTIME" = containerd ] || import_image
+    run_runtime
+    [ "$RUNTIME" = crio ] || import_image
 }
 
-# start_containerd: once more, where it has died. Its process is $containerd.
-start_containerd() {
-    containerd >>/tmp/containerd.log 2>&1 &
-    containerd=$!
-    await 120 ctr version >/dev/null 2>&1
+# run_runtime: once more, where it has died. Its process is $runtime.
+run_runtime() {
+    $RUNTIME >>"/tmp/$RUNTIME.log" 2>&1 &
+    runtime=$!
+    await 120 cri version >/dev/null 2>&1
 }
 
 # settings_of_VERSION: what that containerd is told. The first root can not be pivoted away from, and is no place
@@ -115,6 +121,38 @@ END
     if [ "$CONTAINERD" = 1.7 ]; then printf "[plugins.'io.containerd.nri.v1.nri']\ndisable = false\n"; fi
 }
 
+# settings_of_crio: and of the storage that it shares with podman, which is there for images.
+settings_of_crio() {
+    storage_of_podman
+    for folder in shm pts; do
+        mkdir -p "/dev/$folder"
+        grep -q " /dev/$folder " /proc/mounts || mount -t "$([ $folder = pts ] && echo devpts || echo tmpfs)" "$folder" "/dev/$folder"
+    done
+    cat <<END
+[crio.api]
+listen = "$CRI_SOCKET"
+[crio.image]
+pause_image = "localhost/busybox:1"
+pause_command = "/bin/sleep 100000"
+[crio.runtime]
+no_pivot = true
+cgroup_manager = "$CGROUP_DRIVER"
+conmon_cgroup = "$([ "$CGROUP_DRIVER" = systemd ] && echo system.slice || echo pod)"
+default_runtime = "$OCI_RUNTIME"
+[crio.runtime.runtimes.$OCI_RUNTIME]
+runtime_path = "/bin/$OCI_RUNTIME"
+monitor_path = "/usr/bin/conmon"
+END
+}
+
+# storage_of_podman: where podman and CRI-O have images and containers, and that images may come from anywhere.
+storage_of_podman() {
+    mkdir -p /etc/containers /var/lib/containers
+    printf '[storage]\ndriver = "vfs"\nrunroot = "/run/containers"\ngraphroot = "/var/lib/containers"\n' \
+        >/etc/containers/storage.conf
+    echo '{"default": [{"type": "insecureAcceptAnything"}]}' >/etc/containers/policy.json
+}
+
 # fill_root FOLDER: with what containers are made of here: busybox, a launcher and its ranks.
 fill_root() {
     mkdir -p "$1/bin" "$1/tmp" "$1/lib64" "$1/lib/x86_64-linux-gnu"
@@ -125,7 +163,7 @@ fill_root() {
     for name in sh sleep taskset dirname readlink; do ln -s busybox "$1/bin/$name"; done
 }
 
-# import_image: into containerd, as `docker save` would have written it.
+# import_image: into the runtime, as `docker save` would have written it.
 import_image() {
     layer=/tmp/image/layer
     fill_root "$layer"
@@ -140,10 +178,12 @@ END
         echo '[{"Config":"config.json","RepoTags":["localhost/busybox:1"],"Layers":["layer.tar"]}]' >manifest.json
         tar -cf /tmp/image.tar manifest.json config.json layer.tar
     )
+    case $RUNTIME-$CONTAINERD in
+    crio-*) podman load --input /tmp/image.tar ;;
     # The oldest one knows no other way.
-    [ "$CONTAINERD" = 1.6 ] && way= || way=--local
-    # shellcheck disable=SC2086 # No word, or one.
-    ctr -n k8s.io images import $way --snapshotter native /tmp/image.tar
+    *-1.6) ctr -n k8s.io images import --snapshotter native /tmp/image.tar ;;
+    *) ctr -n k8s.io images import --local --snapshotter native /tmp/image.tar ;;
+    esac
     rm -r /tmp/image /tmp/image.tar
 }
 
@@ -156,7 +196,7 @@ apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 staticPodPath: $MANIFESTS
 fileCheckFrequency: 2s
-containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
+containerRuntimeEndpoint: unix://$CRI_SOCKET
 cgroupDriver: cgroupfs
 failSwapOn: false
 localStorageCapacityIsolation: false

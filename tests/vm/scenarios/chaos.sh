@@ -15,7 +15,7 @@ WITHIN=80
 RESERVED_CPUS=
 LAST=$((RANKS - 1))
 RANKS_ON="$(entry 0 "$RANKS_ON") $(entry "$LAST" "$RANKS_ON")"
-trap 'keep_logs containerd agent' EXIT
+trap 'keep_logs "$RUNTIME" agent' EXIT
 
 # draw BELOW: another number each time, as $drawn.
 draws=0
@@ -28,15 +28,15 @@ draw() {
 # are in /tmp/victims.
 strike() {
     sleep "$2"
-    read -r agent containerd </tmp/victims
+    read -r agent runtime </tmp/victims
     case $1 in
     0) kill -9 "$agent" ;;
-    1) kill -9 "$containerd" ;;
-    *) kill -9 "$agent" "$containerd" ;;
-    esac || { say "the agent ($agent) or containerd ($containerd) had ended by itself" && return 1; }
-    [ "$1" = 0 ] || start_containerd
+    1) kill -9 "$runtime" ;;
+    *) kill -9 "$agent" "$runtime" ;;
+    esac || { say "the agent ($agent) or the runtime ($runtime) had ended by itself" && return 1; }
+    [ "$1" = 0 ] || run_runtime
     [ "$1" = 1 ] || start_agent
-    echo "$agent $containerd" >/tmp/victims
+    echo "$agent $runtime" >/tmp/victims
 }
 
 # removed POD: whether all of it is gone; else /tmp/pods/POD/why says what is in the way. The runtime may have made a sandbox
@@ -57,7 +57,7 @@ remove() {
 
 start_runtime
 start_agent
-echo "$agent $containerd" >/tmp/victims
+echo "$agent $runtime" >/tmp/victims
 made=0
 killed=0
 pod=0

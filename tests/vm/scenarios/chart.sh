@@ -7,7 +7,7 @@
 . "$VM/pod.sh"
 . "$VM/imaged.sh"
 
-trap 'agents_log >/tmp/agent.log 2>&1 || true; keep_logs containerd kubelet agent' EXIT
+trap 'agents_log >/tmp/agent.log 2>&1 || true; keep_logs "$RUNTIME" kubelet agent' EXIT
 
 # agents_log: what all agents have said.
 agents_log() {

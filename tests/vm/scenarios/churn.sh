@@ -8,7 +8,7 @@ PODS=50
 RESERVED_CPUS=
 LAST=$((RANKS - 1))
 RANKS_ON="$(entry 0 "$RANKS_ON") $(entry "$LAST" "$RANKS_ON")"
-trap 'keep_logs containerd agent' EXIT
+trap 'keep_logs "$RUNTIME" agent' EXIT
 
 start_runtime
 start_agent

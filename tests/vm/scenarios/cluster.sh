@@ -14,7 +14,7 @@ RANK='"touch-memory","--mib","64","--threads","2","--hold","100000","--again","5
 STILL=32
 export KUBECONFIG="$VM/admin.kubeconfig" HOME=/tmp
 trap 'agents_log >/tmp/agent.log 2>&1 || true; kubectl get pods,events --all-namespaces || true
-keep_logs containerd kubelet agent' EXIT
+keep_logs "$RUNTIME" kubelet agent' EXIT
 
 # agents_log: what all agents have said.
 agents_log() {

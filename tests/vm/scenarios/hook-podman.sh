@@ -25,7 +25,7 @@ podman() {
 # start_podman: its settings, and what containers are made of.
 start_podman() {
     prepare_host
-    mkdir -p /etc/containers /var/lib/containers /usr/local/bin /dev/shm /dev/pts
+    mkdir -p /etc/containers /usr/local/bin /dev/shm /dev/pts
     grep -q ' /dev/shm ' /proc/mounts || mount -t tmpfs shm /dev/shm
     grep -q ' /dev/pts ' /proc/mounts || mount -t devpts pts /dev/pts
     cat >/etc/containers/containers.conf <<END
@@ -39,9 +39,7 @@ pids_limit = 0
 oarlock-crun = ["/tmp/oarlock-runtime-crun"]
 oarlock-runc = ["/tmp/oarlock-runtime-runc"]
 END
-    printf '[storage]\ndriver = "vfs"\nrunroot = "/run/containers"\ngraphroot = "/var/lib/containers"\n' \
-        >/etc/containers/storage.conf
-    echo '{"default": [{"type": "insecureAcceptAnything"}]}' >/etc/containers/policy.json
+    storage_of_podman
     fill_root "$ROOT"
     mkdir -p "$ROOT/proc" "$ROOT/sys" "$ROOT/dev" "$ROOT/etc" "$ROOT/run"
     say "$(podman --version), $(crun --version | head -n 1), $(runc --version | head -n 1), $CGROUP_DRIVER: $(uptime_seconds) s"

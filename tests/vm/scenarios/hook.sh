@@ -16,7 +16,7 @@ ALL_GPUS=$(seq -s ' ' 0 $((RANKS - 1)))
 ALL_CPUS=$(cat /sys/devices/system/cpu/online)
 ALL_NODES=$(cat /sys/devices/system/node/has_memory)
 
-trap 'keep_logs containerd agent; send messages "$SYSLOG"' EXIT
+trap 'keep_logs "$RUNTIME" agent; send messages "$SYSLOG"' EXIT
 
 # What the installation prints is what containerd is told.
 settings_as_printed() {

@@ -15,7 +15,7 @@ ALL_NODES=$(cat /sys/devices/system/node/has_memory)
 SPAN=10
 TICKS=100
 
-trap 'keep_logs containerd agent' EXIT
+trap 'keep_logs "$RUNTIME" agent' EXIT
 
 # ticks: what the agent has used of all CPUs since its start.
 ticks() {

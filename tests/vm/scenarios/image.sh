@@ -11,7 +11,7 @@ ALL_CPUS=$(cat /sys/devices/system/cpu/online)
 ALL_NODES=$(cat /sys/devices/system/node/has_memory)
 PLACES=$(echo "$RANKS_ON" | tr ' ' ,)
 
-trap 'cat /tmp/pods/agent/log/main.log >/tmp/agent.log 2>/dev/null || true; keep_logs containerd agent' EXIT
+trap 'cat /tmp/pods/agent/log/main.log >/tmp/agent.log 2>/dev/null || true; keep_logs "$RUNTIME" agent' EXIT
 
 # mount_of PATH [READONLY]: of the host, at the same place.
 mount_of() {

@@ -3,7 +3,7 @@
 . "$VM/ranks.sh"
 . "$VM/node.sh"
 . "$VM/pod.sh"
-trap 'keep_logs containerd kubelet agent' EXIT
+trap 'keep_logs "$RUNTIME" kubelet agent' EXIT
 
 # has_cpus POD CPUS: whether its process may use these.
 has_cpus() {

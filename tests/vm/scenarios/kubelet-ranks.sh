@@ -5,7 +5,7 @@
 . "$VM/node.sh"
 . "$VM/pod.sh"
 
-trap 'keep_logs containerd kubelet agent' EXIT
+trap 'keep_logs "$RUNTIME" kubelet agent' EXIT
 
 # put_ranks POD CPUS MEMORY: a pod with all GPUs of the host and a rank for each.
 put_ranks() {

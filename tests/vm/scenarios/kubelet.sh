@@ -5,7 +5,7 @@
 . "$VM/ranks.sh"
 . "$VM/node.sh"
 
-trap 'keep_logs containerd kubelet agent' EXIT
+trap 'keep_logs "$RUNTIME" kubelet agent' EXIT
 
 # check_pod WHO POD: four GPUs of one node, and CPUs and memory of the same. Its process is then $process.
 check_pod() {
@@ -42,7 +42,7 @@ check_as_before() {
 }
 
 start_runtime
-say "containerd is up after $(uptime_seconds) s: $(ctr version | sed -n 's/.*Version: *//p' | tail -n 1)"
+say "$(cri version): up after $(uptime_seconds) s"
 start_agent
 start_kubelet single-numa-node
 passes "8 gpus are allocatable" allocatable_are 8
@@ -128,9 +128,9 @@ start_agent
 start_kubelet single-numa-node
 check_as_before "kubelet and agent killed together"
 
-kill -9 "$containerd" "$kubelet" "$agent"
-wait "$containerd" "$kubelet" "$agent" || true
-start_containerd
+kill -9 "$runtime" "$kubelet" "$agent"
+wait "$runtime" "$kubelet" "$agent" || true
+run_runtime
 start_kubelet single-numa-node
 start_agent
 check_as_before "everything killed together"

@@ -12,7 +12,7 @@ RANKS_ON="$(entry 0 "$RANKS_ON") $(entry "$LAST" "$RANKS_ON")"
 ALL_CPUS=$(cat /sys/devices/system/cpu/online)
 ALL_NODES=$(cat /sys/devices/system/node/has_memory)
 
-trap 'keep_logs containerd agent' EXIT
+trap 'keep_logs "$RUNTIME" agent' EXIT
 
 # create_job POD: a pod of two ranks that does not run yet.
 create_job() {

@@ -13,7 +13,7 @@ ALL_CPUS=$(cat /sys/devices/system/cpu/online)
 ALL_NODES=$(cat /sys/devices/system/node/has_memory)
 CPUS=$(each_of "$ALL_CPUS" | wc -l)
 
-trap 'keep_logs containerd agent' EXIT
+trap 'keep_logs "$RUNTIME" agent' EXIT
 
 # NUMA balancing, which moves pages without asking anybody, is to be busy.
 mount -t debugfs debugfs /sys/kernel/debug
@@ -80,7 +80,7 @@ check "bound: a sidecar is left alone" "$ALL_CPUS" \
 check "bound: and has no cpuset" "" "$(cat "$(cgroup_of "$(launcher_of bound sidecar)")/cpuset.cpus")"
 
 # A rank that dies is started again by its launcher. Whoever is killed beside it, it is held again.
-for victims in "" "agent" "containerd" "agent containerd"; do
+for victims in "" "agent" "runtime" "agent runtime"; do
     who="rank 3${victims:+ and $victims} killed"
     heard=$(synchronised)
     ranks_of bound main | grep -v '^3 ' >others
@@ -98,7 +98,7 @@ for victims in "" "agent" "containerd" "agent containerd"; do
         passes "$who: rank 3 is back" are_ready bound main $((RANKS + 2))
         check_verified "$who: oarlock verify --all sees that it is not held" 1
     fi
-    case $victims in *containerd*) start_containerd ;; esac
+    case $victims in *runtime*) run_runtime ;; esac
     case $victims in agent*) start_agent ;; esac
     [ -z "$victims" ] || passes "$who: the agent knows what runs" have_synchronised "$heard"
     passes "$who: every rank is held" are_held bound "$RANKS"

@@ -6,7 +6,7 @@
 . "$VM/pod.sh"
 
 RESERVED_CPUS=
-trap 'keep_logs containerd agent' EXIT
+trap 'keep_logs "$RUNTIME" agent' EXIT
 
 # process_inside CGROUP PID: the process that has this number in its container.
 process_inside() {

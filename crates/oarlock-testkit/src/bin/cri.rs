@@ -134,7 +134,7 @@ fn read<T: DeserializeOwned>(path: &str) -> Result<T, Box<dyn Error>> {
     serde_json::from_slice(&text).map_err(|error| format!("{path} is no such message: {error}").into())
 }
 
-/// The first process of a container, from what containerd tells beside its status.
+/// The first process of a container, from what runtimes tell beside its status.
 fn process(info: &str) -> Result<u64, Box<dyn Error>> {
     let info: serde_json::Value = serde_json::from_str(info).map_err(|error| format!("no JSON in info: {error}"))?;
     info["pid"].as_u64().ok_or_else(|| "the runtime tells no pid".into())

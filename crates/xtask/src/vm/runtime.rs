@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 use super::initramfs::Initramfs;
+use super::kubernetes;
 use crate::build::{self, cargo, target_folder};
 use crate::command;
 use crate::debian::Wanted;
@@ -25,13 +26,15 @@ pub(crate) struct Runtime {
     pub(crate) engine: Option<Engine>,
 }
 
-/// What people start containers with who have no cluster.
+/// What starts containers beside containerd, or in its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Engine {
     /// podman, which starts the OCI runtime itself.
     Podman,
     /// docker, whose daemon starts containerd.
     Docker,
+    /// CRI-O, which answers kubelet in containerd's place. Debian has none: whoever runs this provides its programs.
+    Crio,
 }
 
 /// Which containerd.
@@ -56,6 +59,8 @@ const OLDEST: Wanted = Wanted { suite: "bookworm", ..OLD };
 const PODMAN: Wanted =
     Wanted { suite: "sid", packages: &["podman", "conmon", "netavark", "runc", "crun"], unread: NEW.unread };
 const PODMANS: &[&str] = &["usr/bin/podman", "usr/bin/conmon", "usr/lib/podman/netavark"];
+/// Of CRI-O. It shares podman's monitor, and its storage, which podman fills.
+const CRIOS: &[&str] = ["crio", "pinns"];
 const DOCKER: Wanted = Wanted { suite: "sid", packages: &["docker.io", "docker-cli"], unread: NEW.unread };
 const DOCKERS: &[&str] = &["usr/sbin/dockerd", "usr/bin/docker"];
 /// crun and podman ask systemd for a cgroup over the system's bus; runc asks systemd itself.
@@ -107,7 +112,7 @@ impl Runtime {
         }
         if let Some(engine) = self.engine {
             let (wanted, engines, programs) = match engine {
-                Engine::Podman => (PODMAN, "podman-sid", PODMANS),
+                Engine::Podman | Engine::Crio => (PODMAN, "podman-sid", PODMANS),
                 Engine::Docker => (DOCKER, "docker-sid", DOCKERS),
             };
             let engine = folder.join(engines);
@@ -116,6 +121,9 @@ impl Runtime {
             add_libraries(root, &engine, LIBRARIES, &mut libraries)?;
             for program in programs {
                 root.add_file(program, &engine.join(program));
+            }
+            for name in self.programs_of_kubernetes() {
+                root.add_program(&format!("bin/{name}"), &kubernetes::program(name)?)?;
             }
         }
         for program in PROGRAMS {
@@ -138,6 +146,11 @@ impl Runtime {
         Ok(())
     }
 
+    /// The programs of Kubernetes that it takes.
+    pub(crate) fn programs_of_kubernetes(self) -> &'static [&'static str] {
+        if self.engine == Some(Engine::Crio) { CRIOS } else { &[] }
+    }
+
     /// Its parts as variables of the guest's shell.
     pub(crate) fn shell_variables(self) -> String {
         let containerd = match self.containerd {
@@ -147,7 +160,14 @@ impl Runtime {
         };
         let oci_runtime = if self.crun { "crun" } else { "runc" };
         let cgroup_driver = if self.systemd { "systemd" } else { "cgroupfs" };
-        format!("CONTAINERD={containerd}\nOCI_RUNTIME={oci_runtime}\nCGROUP_DRIVER={cgroup_driver}\n")
+        let (runtime, socket) = match self.engine {
+            Some(Engine::Crio) => ("crio", "/run/crio/crio.sock"),
+            _ => ("containerd", "/run/containerd/containerd.sock"),
+        };
+        format!(
+            "RUNTIME={runtime}\nexport CRI_SOCKET={socket}\nCONTAINERD={containerd}\nOCI_RUNTIME={oci_runtime}\n\
+             CGROUP_DRIVER={cgroup_driver}\n"
+        )
     }
 }
 

@@ -49,7 +49,7 @@ impl Scenario {
         match self.script.as_str() {
             "rank-cgroup" => &[Part::KernelTests],
             "torchrun" => &[Part::Torchrun],
-            "pods" | "churn" | "chaos" | "hostile" | "hook" | "hook-docker" | "hook-podman" | "hook-starts" => {
+            "pods" | "churn" | "chaos" | "hostile" | "hook" | "hook-crio" | "hook-docker" | "hook-podman" | "hook-starts" => {
                 &[Part::Runtime]
             }
             "lives" => &[Part::Runtime, Part::Loop],
@@ -64,7 +64,7 @@ impl Scenario {
 
     /// The programs of Kubernetes that it takes.
     pub(crate) fn programs_of_kubernetes(&self) -> Vec<&'static str> {
-        let mut programs = Vec::new();
+        let mut programs = self.runtime.programs_of_kubernetes().to_vec();
         if self.needs().contains(&Part::Kubelet) {
             programs.push("kubelet");
         }
@@ -82,7 +82,7 @@ impl Scenario {
             // Importing torch takes an emulated CPU half a minute, and every rank does it.
             "torchrun" | "pods" | "hostile" | "lives" | "image" | "chart" => 900,
             // Runtimes start containers two dozen times, each with a dozen programs.
-            "hook" | "hook-docker" | "hook-podman" | "cluster" => 1500,
+            "hook" | "hook-crio" | "hook-docker" | "hook-podman" | "cluster" => 1500,
             "training" | "churn" => 1800,
             "chaos" | "hook-starts" => 3600,
             // Five seconds to boot and a few to run.
@@ -100,6 +100,7 @@ impl FromStr for Scenario {
         let engine = match script.as_str() {
             "hook-podman" => Some(Engine::Podman),
             "hook-docker" => Some(Engine::Docker),
+            "hook-crio" => Some(Engine::Crio),
             _ => None,
         };
         let mut runtime = Runtime { engine, ..Runtime::default() };
@@ -109,10 +110,11 @@ impl FromStr for Scenario {
                 "linux-6.12" => linux = Linux::V6_12,
                 "containerd-1.7" => runtime.containerd = Containerd::V1_7,
                 "containerd-1.6" => runtime.containerd = Containerd::V1_6,
+                "crio" => runtime.engine = Some(Engine::Crio),
                 "crun" => runtime.crun = true,
                 "systemd" => runtime.systemd = true,
                 _ => bail!(
-                    "{text} names {word}: the parts of a scenario are linux-6.12, containerd-1.7, containerd-1.6, crun and systemd"
+                    "{text} names {word}: the parts of a scenario are linux-6.12, containerd-1.7, containerd-1.6, crio, crun and systemd"
                 ),
             }
         }
@@ -154,6 +156,15 @@ mod tests {
         assert_eq!(parts.runtime, runtime);
         assert_eq!(parts.to_string(), "pods+containerd-1.7+crun+systemd+linux-6.12");
         assert_eq!((plain.linux, parts.linux), (Linux::V6_1, Linux::V6_12));
+    }
+
+    #[test]
+    fn what_debian_has_not_is_taken_from_the_programs_of_kubernetes() {
+        let programs = |text: &str| text.parse::<Scenario>().unwrap().programs_of_kubernetes();
+        assert_eq!(programs("pods+crio"), ["crio", "pinns"]);
+        assert_eq!(programs("hook-crio"), ["crio", "pinns"]);
+        assert_eq!(programs("kubelet+crio"), ["crio", "pinns", "kubelet"]);
+        assert_eq!(programs("hook-docker"), [""; 0]);
     }
 
     #[test]
