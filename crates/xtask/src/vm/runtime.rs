@@ -60,7 +60,7 @@ const PODMAN: Wanted =
     Wanted { suite: "sid", packages: &["podman", "conmon", "netavark", "runc", "crun"], unread: NEW.unread };
 const PODMANS: &[&str] = &["usr/bin/podman", "usr/bin/conmon", "usr/lib/podman/netavark"];
 /// Of CRI-O. It shares podman's monitor, and its storage, which podman fills.
-const CRIOS: &[&str] = ["crio", "pinns"];
+const CRIOS: &[&str] = &["crio", "pinns"];
 const DOCKER: Wanted = Wanted { suite: "sid", packages: &["docker.io", "docker-cli"], unread: NEW.unread };
 const DOCKERS: &[&str] = &["usr/sbin/dockerd", "usr/bin/docker"];
 /// crun and podman ask systemd for a cgroup over the system's bus; runc asks systemd itself.
