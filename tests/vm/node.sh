@@ -72,7 +72,7 @@ start_runtime() {
     crio) "${MORE_SETTINGS:-true}" >>/etc/crio/crio.conf ;;
     *) "${MORE_SETTINGS:-true}" >>/etc/containerd/config.toml ;;
     esac
-    # CRI-O asks for the sandboxes' image as it starts, and what has another's storage open sees no new ones.
+    # podman writes into the storage of a CRI-O, which asks for the image of sandboxes as it starts.
     [ "$RUNTIME" = containerd ] || import_image
     run_runtime
     [ "$RUNTIME" = crio ] || import_image
