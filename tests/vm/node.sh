@@ -147,7 +147,7 @@ END
 
 # storage_of_podman: where podman and CRI-O have images and containers, and that images may come from anywhere.
 storage_of_podman() {
-    mkdir -p /etc/containers /var/lib/containers
+    mkdir -p /etc/containers /var/lib/containers /var/tmp
     printf '[storage]\ndriver = "vfs"\nrunroot = "/run/containers"\ngraphroot = "/var/lib/containers"\n' \
         >/etc/containers/storage.conf
     echo '{"default": [{"type": "insecureAcceptAnything"}]}' >/etc/containers/policy.json
