@@ -22,7 +22,7 @@ start_docker() {
     # The first root cannot be left behind, and there is no network but the host's own.
     DOCKER_RAMDISK=yes /usr/sbin/dockerd --storage-driver=vfs --bridge=none --iptables=false --ip6tables=false --userland-proxy=false \
         --feature=containerd-snapshotter=false --exec-opt "native.cgroupdriver=$CGROUP_DRIVER" \
-        --add-runtime oarlock=/usr/local/bin/oarlock-runtime >/tmp/dockerd.log 2>&1 &
+        --add-runtime oarlock=/usr/local/bin/oarlock-runtime-runc >/tmp/dockerd.log 2>&1 &
     passes "docker is ready" docker version
     fill_root /tmp/root
     tar -cf - -C /tmp/root . | docker import - ranks >/dev/null
