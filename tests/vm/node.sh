@@ -136,6 +136,7 @@ pause_image = "localhost/busybox:1"
 pause_command = "/bin/sleep 100000"
 [crio.runtime]
 no_pivot = true
+disable_hostport_mapping = true
 cgroup_manager = "$CGROUP_DRIVER"
 conmon_cgroup = "$([ "$CGROUP_DRIVER" = systemd ] && echo system.slice || echo pod)"
 default_runtime = "$OCI_RUNTIME"
