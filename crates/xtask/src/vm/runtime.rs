@@ -93,6 +93,9 @@ impl Runtime {
             root.add_program(inside, &target_folder().join("release").join(built))?;
         }
         root.add_file("bin/oarlock-hook", &build::hook()?);
+        for name in self.programs_of_kubernetes() {
+            root.add_program(&format!("bin/{name}"), &kubernetes::program(name)?)?;
+        }
         let new = folder.join("runtime-sid");
         NEW.in_folder(&new)?;
         let new = new.join("root");
@@ -121,9 +124,6 @@ impl Runtime {
             add_libraries(root, &engine, LIBRARIES, &mut libraries)?;
             for program in programs {
                 root.add_file(program, &engine.join(program));
-            }
-            for name in self.programs_of_kubernetes() {
-                root.add_program(&format!("bin/{name}"), &kubernetes::program(name)?)?;
             }
         }
         for program in PROGRAMS {
