@@ -84,6 +84,11 @@ impl Places {
         path.strip_prefix("/").map_or_else(|_| path.to_owned(), |below| self.root.join(below))
     }
 
+    /// Whether a CRI-O reads the hook files.
+    fn has_crio(&self) -> bool {
+        self.here(&self.crio).exists()
+    }
+
     /// The copy of this program, as the host names it.
     fn copy(&self) -> Option<PathBuf> {
         self.copy_to.as_ref().map(|folder| folder.join(PROGRAM))
@@ -108,7 +113,7 @@ impl Install {
             return self.containerd(&own);
         }
         let folder = self.places.here(&self.places.hooks);
-        let has_crio = self.runtime == Runtime::Crio || self.places.here(&self.places.crio).exists();
+        let has_crio = self.runtime == Runtime::Crio || self.places.has_crio();
         for (name, stage) in hooks(!has_crio) {
             let hook = hook(&own, stage, &self.host);
             put(&folder.join(name), 0o644, |file| writeln!(file, "{hook:#}"))?;
@@ -153,8 +158,11 @@ impl Uninstall {
             for (name, _) in hooks(true) {
                 remove(&folder.join(name))?;
             }
-            // As it was before the first hook: others may have theirs there.
-            drop(fs::remove_dir(&folder));
+            // As it was before the first hook: others may have theirs there. CRI-O makes the folder itself, and watches it until
+            // it is removed: hooks of a folder made anew it would see at its next start only.
+            if !self.places.has_crio() {
+                drop(fs::remove_dir(&folder));
+            }
         }
         if self.runtime.is_none_or(|runtime| runtime == Runtime::Containerd) {
             for path in runtimes(&self.places.here(&self.places.bin)) {

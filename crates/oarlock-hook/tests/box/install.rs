@@ -56,6 +56,18 @@ fn beside_crio_podman_has_no_filter_whoever_was_installed_first() {
 }
 
 #[test]
+fn the_folder_that_crio_watches_stays_without_our_hooks() {
+    let host = Host::new();
+    fs::create_dir_all(host.path("etc/crio")).unwrap();
+    assert_eq!(call(&host, "install", &["--runtime", "crio"]).status, 0);
+    let watched = fs::metadata(host.path("etc/hooks.d")).unwrap().ino();
+    assert_eq!(call(&host, "uninstall", &[]).status, 0);
+    assert_eq!(host.names_in("etc/hooks.d"), [""; 0]);
+    assert_eq!(call(&host, "install", &["--runtime", "crio"]).status, 0);
+    assert_eq!(fs::metadata(host.path("etc/hooks.d")).unwrap().ino(), watched);
+}
+
+#[test]
 fn hooks_of_others_stay() {
     let host = Host::new();
     host.write("etc/hooks.d/other.json", "{}");
@@ -118,7 +130,7 @@ fn from_a_container_a_copy_is_installed_and_what_is_written_names_the_hosts_path
     assert_eq!(host.names_in("mnt/opt/oarlock/bin"), [""; 0]);
     assert_eq!(host.names_in("mnt/data"), [""; 0]);
 }
-
+    assert_eq!(host.names_in("mnt/data/hooks.d"), [""; 0], "the folder is CRI-O's");
 #[test]
 fn from_a_container_containerds_runtime_is_a_link_to_the_copy_that_a_second_call_leaves_alone() {
     let host = Host::new();
