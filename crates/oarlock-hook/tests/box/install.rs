@@ -130,6 +130,7 @@ fn from_a_container_a_copy_is_installed_and_what_is_written_names_the_hosts_path
     assert_eq!(host.names_in("mnt/opt/oarlock/bin"), [""; 0]);
     assert_eq!(host.names_in("mnt/data/hooks.d"), [""; 0], "the folder is CRI-O's");
 }
+
 #[test]
 fn from_a_container_containerds_runtime_is_a_link_to_the_copy_that_a_second_call_leaves_alone() {
     let host = Host::new();

@@ -49,9 +49,8 @@ impl Scenario {
         match self.script.as_str() {
             "rank-cgroup" => &[Part::KernelTests],
             "torchrun" => &[Part::Torchrun],
-            "pods" | "churn" | "chaos" | "hostile" | "hook" | "hook-crio" | "hook-docker" | "hook-podman" | "hook-starts" => {
-                &[Part::Runtime]
-            }
+            "pods" | "churn" | "chaos" | "hostile" | "hook" | "hook-crio" | "hook-docker" | "hook-podman"
+            | "hook-starts" => &[Part::Runtime],
             "lives" => &[Part::Runtime, Part::Loop],
             "training" => &[Part::Runtime, Part::Torchrun],
             "kubelet" | "kubelet-nodes" | "kubelet-ranks" => &[Part::Runtime, Part::Kubelet],
