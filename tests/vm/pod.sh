@@ -172,3 +172,13 @@ rank_cgroups() {
 are_rank_cgroups() {
     [ "$(rank_cgroups)" = "$1" ]
 }
+
+# policy_of PROCESS: whether it has a memory policy, and the nodes of its memory.
+policy_of() {
+    echo "$(grep -q ' prefer:' "/proc/$1/numa_maps" && echo prefers || echo none) $(anonymous_mib "$1" | tr ' ' '\n' | cut -d: -f1 | paste -s)"
+}
+
+# knows_memory_policies RUNTIME: whether it gives containers one (linux.memoryPolicy of runtime-spec 1.3).
+knows_memory_policies() {
+    "$1" features | grep -q '"memoryPolicy"'
+}

@@ -76,16 +76,6 @@ are_no_cgroups_of_containers() {
     [ -z "$(cgroups_of_containers)" ]
 }
 
-# policy_of PROCESS: whether it has a memory policy, and the nodes of its memory.
-policy_of() {
-    echo "$(grep -q ' prefer:' "/proc/$1/numa_maps" && echo prefers || echo none) $(anonymous_mib "$1" | tr ' ' '\n' | cut -d: -f1 | paste -s)"
-}
-
-# knows_memory_policies RUNTIME: whether it gives containers one (linux.memoryPolicy of runtime-spec 1.3).
-knows_memory_policies() {
-    "$1" features | grep -q '"memoryPolicy"'
-}
-
 start_podman
 start_syslog
 oarlock hook install --runtime podman

@@ -161,6 +161,20 @@ check "one-node: the container's cpuset" "$(cpus_of "$node") $node" \
     "$(cat "$container/cpuset.cpus") $(cat "$container/cpuset.mems")"
 remove_pod_now one-node
 
+# Memory away from the CPUs, which may be anywhere: a memory policy, where plugin interface and runtime both know one.
+afar=$(echo "$RANKS_ON" | tr ' ' '\n' | grep -v -x -e "$node" | head -n 1)
+put_sandbox prefers "\"oarlock.dev/cpu-map\":\"$node\",\"oarlock.dev/mem-map\":\"$afar\",\"oarlock.dev/mem-policy\":\"preferred\""
+put_container prefers main "" "\"launch\",\"1\",$RANK"
+passes "prefers: its rank is ready" are_ready prefers main 1
+expected="none $node"
+# containerd 2.1 has a plugin interface from before there were policies.
+if [ "$RUNTIME" = crio ] && knows_memory_policies "$OCI_RUNTIME"; then expected="prefers $afar"; fi
+process=$(ranks_of prefers main | cut -d' ' -f2)
+check "prefers: its memory policy and the nodes of its memory" "$expected" "$(policy_of "$process")"
+check "prefers: its CPUs, and all nodes" "$(cpus_of "$node") $ALL_NODES" \
+    "$(status_of "$process" Cpus_allowed_list) $(status_of "$process" Mems_allowed_list)"
+remove_pod_now prefers
+
 # A pod without our annotations is none of ours, whatever it holds.
 put_job plain '"example.org/cpu-map":"auto"'
 sleep 2
