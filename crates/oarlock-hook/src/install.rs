@@ -226,7 +226,8 @@ fn remove(path: &Path) -> Result<(), Failure> {
     }
 }
 
-/// What an administrator writes, once: the tables of containerd 1 and of containerd 2 have different names.
+/// What an administrator writes, once: the tables of containerd 1 and of containerd 2 have different names. docker has a
+/// containerd of its own, and its own settings.
 fn for_containerd(runtime: &Path) -> String {
     let table = |plugin: &str| {
         let table = format!("plugins.\"{plugin}\".containerd.runtimes.oarlock");
@@ -238,9 +239,11 @@ fn for_containerd(runtime: &Path) -> String {
     };
     format!(
         "Add to /etc/containerd/config.toml and restart containerd; where it says version = 3:\n\n{}\nelse:\n\n{}\n\
-         and to the cluster:\n\napiVersion: node.k8s.io/v1\nkind: RuntimeClass\nmetadata: {{name: oarlock}}\nhandler: oarlock\n",
+         and to the cluster:\n\napiVersion: node.k8s.io/v1\nkind: RuntimeClass\nmetadata: {{name: oarlock}}\nhandler: oarlock\n\n\
+         For docker, in /etc/docker/daemon.json:\n\n{}\n",
         table("io.containerd.cri.v1.runtime"),
         table("io.containerd.grpc.v1.cri"),
+        json!({"runtimes": {"oarlock": {"path": runtime}}}),
     )
 }
 

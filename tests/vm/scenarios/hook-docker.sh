@@ -15,14 +15,13 @@ trap 'keep_logs dockerd agent; send messages "$SYSLOG"' EXIT
 
 # A container is a pod of pod.sh: its first process, its log.
 
-# start_docker: with an image that holds busybox and the ranks.
+# start_docker: with what its settings name, and an image that holds busybox and the ranks.
 start_docker() {
     prepare_host
     mkdir -p /var/lib/docker /tmp/root
     # The first root cannot be left behind, and there is no network but the host's own.
     DOCKER_RAMDISK=yes /usr/sbin/dockerd --storage-driver=vfs --bridge=none --iptables=false --ip6tables=false --userland-proxy=false \
-        --feature=containerd-snapshotter=false --exec-opt "native.cgroupdriver=$CGROUP_DRIVER" \
-        --add-runtime oarlock=/usr/local/bin/oarlock-runtime-runc >/tmp/dockerd.log 2>&1 &
+        --feature=containerd-snapshotter=false --exec-opt "native.cgroupdriver=$CGROUP_DRIVER" >/tmp/dockerd.log 2>&1 &
     passes "docker is ready" docker version
     fill_root /tmp/root
     tar -cf - -C /tmp/root . | docker import - ranks >/dev/null
@@ -59,6 +58,8 @@ gone() {
 start_syslog
 mkdir -p /usr/local/bin
 oarlock hook install --runtime containerd --real runc >/tmp/installed
+mkdir -p /etc/docker
+sed -n '/daemon.json:/,$p' /tmp/installed | sed 1,2d | tee /etc/docker/daemon.json
 start_docker
 
 run whole "cpu-map=$LAST_NODE mem-map=auto" "" launch 1 touch-memory --mib 64 --threads 2 --hold 100000

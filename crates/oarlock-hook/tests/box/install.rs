@@ -93,6 +93,9 @@ fn containerd_gets_a_runtime_and_its_administrator_is_told_what_to_write() {
     ] {
         assert!(told.stdout.contains(words), "{words}: {}", told.stdout);
     }
+    let (_, dockers) = told.stdout.split_once("daemon.json:").unwrap();
+    let dockers = serde_json::from_str::<Value>(dockers).unwrap();
+    assert_eq!(dockers, json!({"runtimes": {"oarlock": {"path": path}}}));
     assert_eq!(call(&host, "install", &["--runtime", "containerd"]).status, 0);
     assert_eq!(call(&host, "uninstall", &[]).status, 0);
     assert_eq!(names_in(&host.path("bin")), ["oarlock-runtime-mine"]);
