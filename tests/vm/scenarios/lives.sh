@@ -194,8 +194,8 @@ if [ "$CGROUP_DRIVER" = systemd ]; then
 fi
 remove_pod_now other
 
-# A pod whose root is nobody on the host.
-if [ "$CONTAINERD" != 1.7 ]; then
+# A pod whose root is nobody on the host. It has a network of its own, for which CRI-O takes plugins that are not here.
+if [ "$CONTAINERD" != 1.7 ] && [ "$RUNTIME" = containerd ]; then
     ids='[{"host_id":100000,"container_id":0,"length":65536}]'
     NAMESPACES="\"network\":0,\"pid\":1,\"userns_options\":{\"mode\":0,\"uids\":$ids,\"gids\":$ids}"
     put_sandbox mapped "$AUTO"
