@@ -169,6 +169,15 @@ impl Known {
         });
     }
 
+    /// The CPUs that it has for itself: those of an old plan outside the cpuset that it was given since it cannot use.
+    pub(super) fn exclusive(&self) -> CpuSet {
+        let planned = self.placement.as_ref().map(|placement| placement.exclusive.clone()).unwrap_or_default();
+        match &self.given.cpus {
+            Some(given) if self.outdated => planned.intersection(given),
+            _ => planned,
+        }
+    }
+
     /// Takes up the cpuset that it has: one that is not ours was given to it while nobody was here.
     pub(super) fn catch_up(&mut self, has: &Before) {
         let (cpus, mems) = self.sets();

@@ -11,7 +11,6 @@ use oarlock_nri::proto::ContainerUpdate;
 
 use super::known::{Known, Stage, change};
 use super::{Desk, State};
-use crate::place::Placement;
 
 impl Desk {
     /// Moves all others off the CPUs that a container has for itself.
@@ -98,12 +97,13 @@ impl State {
     pub(super) fn holdings(&mut self, without: &str) -> Ledger {
         let mut holdings = Vec::new();
         for known in self.containers.values().filter(|known| known.id != without && !known.unpinned) {
-            let Some(placement) = known.placement.as_ref().filter(|placement| !placement.exclusive.is_empty()) else {
+            let cpus = known.exclusive();
+            if cpus.is_empty() {
                 continue;
-            };
+            }
             let pod = self.pods.get(&known.sandbox).map(|pod| &pod.pod);
             let pod = pod.map_or_else(String::new, |pod| format!("{}/{}", pod.namespace, pod.name));
-            holdings.push(Holding { holder: format!("{pod}/{}", known.name), cpus: placement.exclusive.clone() });
+            holdings.push(Holding { holder: format!("{pod}/{}", known.name), cpus });
         }
         // What the hook placed the runtime does not tell.
         if let Ok(contents) = self.reader.read() {
@@ -120,9 +120,8 @@ impl State {
     /// The CPUs that others have alone.
     fn taken_from(&self, known: &Known) -> CpuSet {
         let others = self.containers.values().filter(|other| other.id != known.id && !other.unpinned);
-        let alone =
-            others.filter_map(|other| other.placement.as_ref()).filter(|placement: &&Placement| placement.alone);
-        alone.fold(CpuSet::new(), |all, placement| all.union(&placement.exclusive))
+        let alone = others.filter(|other| other.placement.as_ref().is_some_and(|placement| placement.alone));
+        alone.fold(CpuSet::new(), |all, other| all.union(&other.exclusive()))
     }
 
     /// What is left to a container without a place, while others have CPUs alone; `None` where all is left, and where nothing

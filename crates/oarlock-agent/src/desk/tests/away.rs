@@ -121,6 +121,25 @@ fn a_runtime_that_tells_of_what_was_long_ago_is_not_believed() {
 }
 
 #[test]
+fn containers_that_were_given_each_others_own_cpus_are_in_nobodys_way() {
+    let first = office();
+    let pods = ["a", "b"].map(|name| pod(name, &[("cpu-map", "exclusive"), ("ranks", "1")]));
+    first.create(&pods[0], &container(&pods[0], &[], "0-3"));
+    first.create(&pods[1], &container(&pods[1], &[], "4-7"));
+    let second = successor(first);
+    let swapped = [running(&second, &pods[0], "4-7", ""), running(&second, &pods[1], "0-3", "")];
+    let unsettled = second.desk.synchronize(&pods, &swapped);
+    assert_eq!(ids(&unsettled), ["main-a", "main-b"]);
+    for id in ids(&unsettled) {
+        second.desk.settle(id);
+    }
+    let mut reader = second.desk.ledger.reader("b007");
+    let ledger = reader.read().unwrap();
+    let held = ["main-a", "main-b"].map(|id| ledger.get(id).unwrap().exclusive.clone());
+    assert_eq!(held, [set("4-7"), set("0-3")]);
+}
+
+#[test]
 fn while_kubelet_says_nothing_no_place_is_lost() {
     let first = office();
     let pod = pod("a", &AUTO);
