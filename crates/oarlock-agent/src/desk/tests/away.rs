@@ -124,8 +124,8 @@ fn a_runtime_that_tells_of_what_was_long_ago_is_not_believed() {
 fn containers_that_were_given_each_others_own_cpus_are_in_nobodys_way() {
     let first = office();
     let pods = ["a", "b"].map(|name| pod(name, &[("cpu-map", "exclusive"), ("ranks", "1")]));
-    first.create(&pods[0], &container(&pods[0], &[], "0-3"));
-    first.create(&pods[1], &container(&pods[1], &[], "4-7"));
+    first.create(&pods[0], &container(&pods[0], &BOTH_GPUS, "0-3"));
+    first.create(&pods[1], &container(&pods[1], &BOTH_GPUS, "4-7"));
     let second = successor(first);
     let swapped = [running(&second, &pods[0], "4-7", ""), running(&second, &pods[1], "0-3", "")];
     let unsettled = second.desk.synchronize(&pods, &swapped);
