@@ -167,8 +167,10 @@ put_sandbox prefers "\"oarlock.dev/cpu-map\":\"$node\",\"oarlock.dev/mem-map\":\
 put_container prefers main "" "\"launch\",\"1\",$RANK"
 passes "prefers: its rank is ready" are_ready prefers main 1
 expected="none $node"
-# containerd 2.1 has a plugin interface from before there were policies.
-if [ "$RUNTIME" = crio ] && knows_memory_policies "$OCI_RUNTIME"; then expected="prefers $afar"; fi
+# containerd had no policies in its plugin interface before 2.3.
+case $RUNTIME-$CONTAINERD in
+crio-* | *-2.3) ! knows_memory_policies "$OCI_RUNTIME" || expected="prefers $afar" ;;
+esac
 process=$(ranks_of prefers main | cut -d' ' -f2)
 check "prefers: its memory policy and the nodes of its memory" "$expected" "$(policy_of "$process")"
 check "prefers: its CPUs, and all nodes" "$(cpus_of "$node") $ALL_NODES" \

@@ -43,6 +43,8 @@ pub(crate) enum Containerd {
     /// NRI is on. Since 1.36 kubelet asks the runtime for its cgroup driver, and containerd answers that since 2.0.
     #[default]
     V2_1,
+    /// Later than Debian's newest: whoever runs this provides its programs.
+    V2_3,
     /// NRI is off unless its settings say otherwise.
     V1_7,
     /// Without NRI.
@@ -61,6 +63,8 @@ const PODMAN: Wanted =
 const PODMANS: &[&str] = &["usr/bin/podman", "usr/bin/conmon", "usr/lib/podman/netavark"];
 /// Of CRI-O. It shares podman's monitor, and its storage, which podman fills.
 const CRIOS: &[&str] = &["crio", "pinns"];
+/// Of containerd, where Debian has it not.
+const CONTAINERDS: &[&str] = &["containerd", "containerd-shim-runc-v2", "ctr"];
 const DOCKER: Wanted = Wanted { suite: "sid", packages: &["docker.io", "docker-cli"], unread: NEW.unread };
 const DOCKERS: &[&str] = &["usr/sbin/dockerd", "usr/bin/docker"];
 /// crun and podman ask systemd for a cgroup over the system's bus; runc asks systemd itself.
@@ -93,7 +97,8 @@ impl Runtime {
             root.add_program(inside, &target_folder().join("release").join(built))?;
         }
         root.add_file("bin/oarlock-hook", &build::hook()?);
-        for name in self.programs_of_kubernetes() {
+        let provided = self.programs_of_kubernetes();
+        for name in provided {
             root.add_program(&format!("bin/{name}"), &kubernetes::program(name)?)?;
         }
         let new = folder.join("runtime-sid");
@@ -104,7 +109,7 @@ impl Runtime {
         let mut libraries = BTreeSet::new();
         add_libraries(root, &new, LIBRARIES, &mut libraries)?;
         let old = match self.containerd {
-            Containerd::V2_1 => None,
+            Containerd::V2_1 | Containerd::V2_3 => None,
             Containerd::V1_7 => Some((OLD, folder.join("runtime-trixie"))),
             Containerd::V1_6 => Some((OLDEST, folder.join("runtime-bookworm"))),
         };
@@ -128,6 +133,9 @@ impl Runtime {
         }
         for program in PROGRAMS {
             let name = program.rsplit('/').next().unwrap_or(program);
+            if provided.contains(&name) {
+                continue;
+            }
             root.add_file(&format!("bin/{name}"), &programs.join(program));
         }
         root.add_file(&format!("lib64/{LOADER}"), &new.join("usr").join(LIBRARIES).join(LOADER));
@@ -148,13 +156,18 @@ impl Runtime {
 
     /// The programs of Kubernetes that it takes.
     pub(crate) fn programs_of_kubernetes(self) -> &'static [&'static str] {
-        if self.engine == Some(Engine::Crio) { CRIOS } else { &[] }
+        match (self.engine, self.containerd) {
+            (Some(Engine::Crio), _) => CRIOS,
+            (_, Containerd::V2_3) => CONTAINERDS,
+            _ => &[],
+        }
     }
 
     /// Its parts as variables of the guest's shell.
     pub(crate) fn shell_variables(self) -> String {
         let containerd = match self.containerd {
             Containerd::V2_1 => "2.1",
+            Containerd::V2_3 => "2.3",
             Containerd::V1_7 => "1.7",
             Containerd::V1_6 => "1.6",
         };

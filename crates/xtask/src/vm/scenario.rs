@@ -107,13 +107,14 @@ impl FromStr for Scenario {
         for word in words {
             match word {
                 "linux-6.12" => linux = Linux::V6_12,
+                "containerd-2.3" => runtime.containerd = Containerd::V2_3,
                 "containerd-1.7" => runtime.containerd = Containerd::V1_7,
                 "containerd-1.6" => runtime.containerd = Containerd::V1_6,
                 "crio" => runtime.engine = Some(Engine::Crio),
                 "crun" => runtime.crun = true,
                 "systemd" => runtime.systemd = true,
                 _ => bail!(
-                    "{text} names {word}: the parts of a scenario are linux-6.12, containerd-1.7, containerd-1.6, crio, crun and systemd"
+                    "{text} names {word}: the parts of a scenario are linux-6.12, containerd-2.3, containerd-1.7, containerd-1.6, crio, crun and systemd"
                 ),
             }
         }
@@ -163,6 +164,7 @@ mod tests {
         assert_eq!(programs("pods+crio"), ["crio", "pinns"]);
         assert_eq!(programs("hook-crio"), ["crio", "pinns"]);
         assert_eq!(programs("kubelet+crio"), ["crio", "pinns", "kubelet"]);
+        assert_eq!(programs("pods+containerd-2.3"), ["containerd", "containerd-shim-runc-v2", "ctr"]);
         assert_eq!(programs("hook-docker"), [""; 0]);
     }
 
