@@ -2,11 +2,6 @@
 
 IMAGE_OF_AGENT=docker.io/$(sed -n 's/^ *image: \(oarlock\/.*\)/\1/p' "$VM/oarlock.yaml" | head -n 1)
 
-# import_agent: the image, into containerd.
-import_agent() {
-    ctr -n k8s.io images import --local --snapshotter native "$VM/oarlock.tar"
-}
-
 # settings_of_agent: the chart's, as a folder of the host.
 settings_of_agent() {
     mkdir -p /etc/oarlock
@@ -25,12 +20,12 @@ agent_process() {
 
 # agents_container: its id.
 agents_container() {
-    sed -n 's|.*/||p' "/proc/$(agent_process)/cpuset" | sed 's/^cri-containerd-//; s/.scope$//'
+    grep -o '[0-9a-f]\{64\}' "/proc/$(agent_process)/cpuset"
 }
 
 # in_agents_container COMMAND...: as kubectl exec does it.
 in_agents_container() {
-    ctr -n k8s.io tasks exec --exec-id "look-$$-$(uptime_seconds)" "$(agents_container)" "$@"
+    cri exec "$(agents_container)" "$@"
 }
 
 # check_agents_privileges: that it has those of the chart, and no others.

@@ -179,13 +179,26 @@ END
         echo '[{"Config":"config.json","RepoTags":["localhost/busybox:1"],"Layers":["layer.tar"]}]' >manifest.json
         tar -cf /tmp/image.tar manifest.json config.json layer.tar
     )
-    case $RUNTIME-$CONTAINERD in
-    crio-*) podman load --input /tmp/image.tar ;;
-    # The oldest one knows no other way.
-    *-1.6) ctr -n k8s.io images import --snapshotter native /tmp/image.tar ;;
-    *) ctr -n k8s.io images import --local --snapshotter native /tmp/image.tar ;;
-    esac
+    load_image /tmp/image.tar
     rm -r /tmp/image /tmp/image.tar
+}
+
+# load_image FILE: into the runtime, from one file for all of it.
+load_image() {
+    case $RUNTIME-$CONTAINERD in
+    crio-*) podman load --input "$1" ;;
+    # The oldest one knows no other way.
+    *-1.6) ctr -n k8s.io images import --snapshotter native "$1" ;;
+    *) ctr -n k8s.io images import --local --snapshotter native "$1" ;;
+    esac
+}
+
+# tag_image IMAGE NAME: one that is there has that name, too.
+tag_image() {
+    case $RUNTIME in
+    crio) podman tag "$1" "$2" ;;
+    *) ctr -n k8s.io images tag "$1" "$2" ;;
+    esac
 }
 
 # start_kubelet POLICY [CPU_POLICY]: with these policies of the Topology Manager and the CPU Manager, the flags in

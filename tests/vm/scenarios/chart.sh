@@ -35,7 +35,7 @@ put_ranks() {
 }
 
 start_runtime
-import_agent
+load_image "$VM/oarlock.tar"
 start_kubelet best-effort none
 put_agent
 # A kubelet that has just started takes an emulated CPU a while.

@@ -127,9 +127,8 @@ mkdir -p /etc/cni/net.d
 # No pod has a network of its own here, and kubelet is told that it could.
 echo '{"cniVersion":"1.0.0","name":"none","plugins":[{"type":"none"}]}' >/etc/cni/net.d/none.conflist
 start_runtime
-ctr -n k8s.io images import --local --snapshotter native "$VM/oarlock.tar" >/tmp/imported
-cat /tmp/imported
-ctr -n k8s.io images tag docker.io/oarlock/oarlock:0.1.0 docker.io/oarlock/oarlock:next
+load_image "$VM/oarlock.tar"
+tag_image docker.io/oarlock/oarlock:0.1.0 docker.io/oarlock/oarlock:next
 KUBELET_FLAGS="--kubeconfig=$VM/kubelet.kubeconfig --node-ip=10.99.0.15 --hostname-override=$NODE"
 KUBELET_PORT=$(cat "$VM/kubelet.port")
 start_kubelet best-effort none

@@ -47,7 +47,7 @@ put_ranks() {
 }
 
 start_runtime
-import_agent
+load_image "$VM/oarlock.tar"
 settings_of_agent
 put_agent
 passes "the agent answers" is_agent_alive

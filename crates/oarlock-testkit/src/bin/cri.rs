@@ -7,6 +7,7 @@
 //! cri start CONTAINER
 //! cri state CONTAINER                    created | running PID | exited STATUS REASON | unknown
 //! cri update CONTAINER RESOURCES.json
+//! cri exec CONTAINER COMMAND...          prints what it says, and fails as it does
 //! cri stop CONTAINER SECONDS
 //! cri remove CONTAINER
 //! cri stop-pod SANDBOX
@@ -25,7 +26,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use oarlock_testkit::cri::v1::{
-    ContainerRequest, ContainerStatusRequest, CreateContainerRequest, ListRequest, PodSandboxRequest,
+    ContainerRequest, ContainerStatusRequest, CreateContainerRequest, ExecSyncRequest, ListRequest, PodSandboxRequest,
     RunPodSandboxRequest, StopContainerRequest, UpdateContainerResourcesRequest, VersionRequest,
     runtime_service_client::RuntimeServiceClient,
 };
@@ -36,8 +37,8 @@ const SOCKET: &str = "/run/containerd/containerd.sock";
 /// kubelet's own patience is two minutes, on hosts that are not emulated.
 const PATIENCE: Duration = Duration::from_secs(240);
 const USAGE: &str = "usage: cri version | run-pod POD.json | create SANDBOX CONTAINER.json POD.json | start CONTAINER | \
-    state CONTAINER | update CONTAINER RESOURCES.json | stop CONTAINER SECONDS | remove CONTAINER | stop-pod SANDBOX | \
-    remove-pod SANDBOX | pods | containers";
+    state CONTAINER | update CONTAINER RESOURCES.json | exec CONTAINER COMMAND... | stop CONTAINER SECONDS | remove CONTAINER | \
+    stop-pod SANDBOX | remove-pod SANDBOX | pods | containers";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -100,6 +101,19 @@ async fn ask(words: &[&str]) -> Result<String, Box<dyn Error>> {
             let request =
                 UpdateContainerResourcesRequest { container_id: container.to_owned(), linux: Some(read(resources)?) };
             runtime.update_container_resources(request).await?;
+        }
+        ["exec", container, ref command @ ..] => {
+            let request = ExecSyncRequest {
+                container_id: container.to_owned(),
+                cmd: command.iter().map(|&word| word.to_owned()).collect(),
+                timeout: 0,
+            };
+            let done = runtime.exec_sync(request).await?.into_inner();
+            answer = String::from_utf8(done.stdout)?;
+            if done.exit_code != 0 {
+                let said = String::from_utf8(done.stderr)?;
+                return Err(format!("{answer}{said}it ended with status {}", done.exit_code).into());
+            }
         }
         ["stop", container, seconds] => {
             let request = StopContainerRequest { container_id: container.to_owned(), timeout: seconds.parse()? };
