@@ -300,11 +300,12 @@ impl Desk {
 
     /// A container's resources have changed: its ranks are held to what they are to be now.
     pub(crate) fn updated(&self, id: &str) {
-        let state = self.state();
-        if let Some(known) =
-            state.containers.get(id).filter(|known| known.placement.is_some() && known.stage == Stage::Running)
-        {
-            self.keep(&state, known);
+        let mut state = self.state();
+        let Some(known) = state.containers.get_mut(id) else { return };
+        known.changed = None;
+        let known = known.clone();
+        if known.placement.is_some() && known.stage == Stage::Running {
+            self.keep(&state, &known);
         }
     }
 

@@ -1,12 +1,16 @@
 //! One container as the desk knows it.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use oarlock_core::{CpuSet, NodeSet};
 use oarlock_kernel::ledger::{Before, ContainerSets, Entry, Pod, Source};
 use oarlock_nri::proto::{Container, ContainerUpdate, LinuxContainerUpdate, LinuxCpu, LinuxResources, PodSandbox};
 
 use crate::place::{CDI, Placement, is_asked};
+
+/// A runtime has carried out a change after so long, or will not: it executes a program for it, and the kernel moves memory.
+const UNDER_WAY: Duration = Duration::from_secs(10);
 
 /// A container of this host.
 #[derive(Debug, Clone)]
@@ -39,6 +43,8 @@ pub(super) struct Known {
     pub(super) outdated: bool,
     /// How often its plan was made anew because it did not fit.
     pub(super) replans: u32,
+    /// When the runtime was told of another cpuset, which it may not have carried out yet.
+    pub(super) changed: Option<Instant>,
     pub(super) stage: Stage,
     /// Whether the runtime does not list it, while its processes live on: one that was killed may have forgotten it.
     pub(super) unlisted: bool,
@@ -76,6 +82,7 @@ impl Known {
             unpinned: false,
             outdated: false,
             replans: 0,
+            changed: None,
             stage: Stage::Asked,
             unlisted: false,
         }
@@ -109,10 +116,17 @@ impl Known {
         self.placement.as_ref().filter(|_| !self.leave_cpuset)?.preferred_mems.as_ref()
     }
 
-    /// The change that gives it these; `None` where nothing is to change.
-    pub(super) fn change(&self) -> Option<ContainerUpdate> {
+    /// The change that gives it these, on its way from now on; `None` where nothing is to change.
+    pub(super) fn change(&mut self) -> Option<ContainerUpdate> {
         let (cpus, mems) = self.sets();
-        change(&self.id, cpus.as_ref(), mems.as_ref())
+        let change = change(&self.id, cpus.as_ref(), mems.as_ref());
+        self.changed = change.is_some().then(Instant::now);
+        change
+    }
+
+    /// Whether a change is on its way: until then its cgroup has what was, or some of both.
+    pub(super) fn is_changing(&self) -> bool {
+        self.changed.is_some_and(|since| since.elapsed() < UNDER_WAY)
     }
 
     /// As the ledger has it; `None` for a container that is as it was.

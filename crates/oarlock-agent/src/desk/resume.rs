@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use oarlock_kernel::ledger::{Entry, Source};
+use oarlock_kernel::ledger::{Before, Entry, Source};
 use oarlock_nri::proto::{Container, ContainerState, PodSandbox};
 
 use super::known::{Known, Stage, change};
@@ -190,6 +190,10 @@ impl Desk {
             }
             return;
         };
+        // The binder finds it again, if it is so then too.
+        if stated.is_none() && known.is_changing() {
+            return;
+        }
         known.replans += 1;
         if known.replans > MOST_REPLANS || known.placement.is_none() {
             return;
@@ -216,8 +220,9 @@ impl Desk {
                 self.notice(state, &known, What::RanksUnbound, words);
             }
         } else if let Some((cpus, mems)) = known.cgroup.as_deref().map(|cgroup| self.cgroups.in_effect(cgroup)) {
-            known.given.cpus = cpus.or(known.given.cpus);
-            known.given.mems = mems.or(known.given.mems);
+            // Of the two the one that is ours was given by nobody else.
+            known.catch_up(&Before { cpus, mems });
+            known.outdated = false;
             self.place_again(state, &mut known);
             self.keep(state, &known);
         }

@@ -1,6 +1,7 @@
 mod away;
 mod hooked;
 mod hostile;
+mod outside;
 
 use oarlock_core::Machine;
 use oarlock_core::locality::{Evidence, Locality};
