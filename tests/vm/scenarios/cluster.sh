@@ -123,9 +123,11 @@ install() {
 ip address add 10.99.0.15/24 dev eth0
 ip link set eth0 up
 passes "the API server answers" kubectl get --raw /readyz
-mkdir -p /etc/cni/net.d
-# No pod has a network of its own here, and kubelet is told that it could.
+mkdir -p /etc/cni/net.d /opt/cni/bin
+# No pod has a network of its own here, and kubelet is told that it could. CRI-O asks the plugin whether it is there.
 echo '{"cniVersion":"1.0.0","name":"none","plugins":[{"type":"none"}]}' >/etc/cni/net.d/none.conflist
+printf '#!/bin/sh\necho %s\n' "'{\"cniVersion\":\"1.0.0\",\"supportedVersions\":[\"1.0.0\"]}'" >/opt/cni/bin/none
+chmod +x /opt/cni/bin/none
 start_runtime
 load_image "$VM/oarlock.tar"
 tag_image docker.io/oarlock/oarlock:0.1.0 docker.io/oarlock/oarlock:next
