@@ -128,6 +128,8 @@ settings_of_crio() {
         mkdir -p "/dev/$folder"
         grep -q " /dev/$folder " /proc/mounts || mount -t "$([ $folder = pts ] && echo devpts || echo tmpfs)" "$folder" "/dev/$folder"
     done
+    # As distributions have it: a short name may be Docker's.
+    echo 'unqualified-search-registries = ["docker.io"]' >/etc/containers/registries.conf
     cat <<END
 [crio.api]
 listen = "$CRI_SOCKET"
