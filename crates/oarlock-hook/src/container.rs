@@ -48,3 +48,43 @@ impl Container {
         self.id.char_indices().nth(SHORT).map_or(self.id.as_str(), |(end, _)| &self.id[..end])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const ID: &str = "c0ffee00c0ffee00";
+
+    fn container(annotations: &serde_json::Value) -> Container {
+        let config = json!({"annotations": annotations}).to_string();
+        Container { id: ID.to_owned(), config: Config::parse(config.as_bytes(), "a test").unwrap() }
+    }
+
+    fn pod(namespace: &str, name: &str, uid: &str) -> Pod {
+        Pod { namespace: namespace.to_owned(), name: name.to_owned(), uid: uid.to_owned() }
+    }
+
+    #[test]
+    fn who_a_container_is_says_what_made_it() {
+        let containerds = container(&json!({
+            "io.kubernetes.cri.container-name": "trainer", "io.kubernetes.cri.sandbox-name": "job-0",
+            "io.kubernetes.cri.sandbox-namespace": "ml", "io.kubernetes.cri.sandbox-uid": "uid-1", "io.kubernetes.cri.sandbox-id": "5a",
+        }));
+        assert_eq!((containerds.name(), containerds.pod()), ("trainer", pod("ml", "job-0", "uid-1")));
+        let crios = container(&json!({
+            "io.kubernetes.container.name": "trainer", "io.kubernetes.pod.name": "job-0",
+            "io.kubernetes.pod.namespace": "ml", "io.kubernetes.pod.uid": "uid-1",
+        }));
+        assert_eq!((crios.name(), crios.pod()), ("trainer", pod("ml", "job-0", "uid-1")));
+        let podmans = container(&json!({"io.container.manager": "libpod"}));
+        assert_eq!((podmans.name(), podmans.pod()), ("c0ffee00c0ff", pod("podman", "c0ffee00c0ff", ID)));
+        assert_eq!(container(&json!({})).pod(), pod("oci", "c0ffee00c0ff", ID));
+        assert_eq!(
+            container(&json!({"io.kubernetes.cri.sandbox-id": "5a"})).pod().uid,
+            "5a",
+            "where it tells no other"
+        );
+    }
+}

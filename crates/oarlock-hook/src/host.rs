@@ -95,3 +95,23 @@ fn rootless(proc: &Path) -> Result<(), Failure> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::Uid;
+    use rustix::thread::set_thread_uid;
+
+    use super::*;
+
+    #[test]
+    fn whoever_is_not_root_is_refused_though_its_ids_are_the_hosts() {
+        // A thread's own: the others stay root.
+        let thread = std::thread::spawn(|| {
+            if rustix::process::geteuid().is_root() {
+                set_thread_uid(Uid::from_raw(65534)).unwrap();
+            }
+            rootless(Path::new("/nowhere")).map_err(|failure| failure.line())
+        });
+        assert!(thread.join().unwrap().unwrap_err().contains("this is not root"));
+    }
+}

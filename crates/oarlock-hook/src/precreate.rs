@@ -82,5 +82,6 @@ mod tests {
         {
             assert_eq!(named(path), None, "{path}");
         }
+        assert_eq!(named(&format!("/x/{}", "g".repeat(ID_LENGTH))), None, "a name of that length");
     }
 }

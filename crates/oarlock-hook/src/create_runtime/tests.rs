@@ -101,6 +101,23 @@ fn what_was_decided_before_the_runtime_began_is_what_it_gets() {
 }
 
 #[test]
+fn a_container_that_is_made_again_before_its_end_was_heard_of_is_planned_anew() {
+    let files = Files::new();
+    files.place(&config(&[]), 41).unwrap();
+    files.place(&config(&[("cpu-map", "0"), ("mem-map", "0")]), 41).unwrap();
+    assert_eq!(files.cpuset(), ["0-3", "0"]);
+}
+
+#[test]
+fn a_cgroup_of_which_the_kernel_does_not_say_what_it_may_use_is_not_bounded_by_that() {
+    let files = Files::new();
+    files.write(&format!("{CGROUP}/cpuset.cpus.effective"), "\n");
+    files.write(&format!("{CGROUP}/cpuset.mems.effective"), "\n");
+    files.place(&config(&[]), 41).unwrap();
+    assert_eq!(files.cpuset(), ["4-7", "1"]);
+}
+
+#[test]
 fn what_the_agent_has_placed_is_left_to_it() {
     let files = Files::new();
     files.place(&config(&[]), 41).unwrap();
@@ -134,6 +151,7 @@ fn a_process_that_is_not_the_containers_moves_nothing() {
         let error = files.place(&config(&[]), pid).unwrap_err().line();
         assert!(error.contains(words), "{pid}: {error}");
     }
+    assert!(!names("", "") && !names("x-.scope", ""), "no id names no cgroup");
     let mut lying = config(&[]);
     lying["linux"]["cgroupsPath"] = "/../../init.scope".into();
     assert!(files.place(&lying, 41).is_ok(), "its id names its cgroup");

@@ -114,6 +114,17 @@ mod tests {
     }
 
     #[test]
+    fn a_value_is_no_command_and_no_id() {
+        let of_all = ["--log-level debug", "--criu /c", "--rootless true", "-r /r", "--cgroup-manager systemd"];
+        for call in of_all.map(|options| format!("{options} create x")) {
+            assert_eq!(parse(&call).unwrap().id, "x", "{call}");
+        }
+        for options in ["--pid-file p", "--console-socket s", "--pidfd-socket q", "--preserve-fds 1"] {
+            assert_eq!(parse(&format!("run x {options}")).unwrap().id, "x", "{options}");
+        }
+    }
+
+    #[test]
     fn a_path_may_be_any_bytes_wherever_it_stands() {
         let path = OsStr::from_bytes(b"/b\xff=c");
         let behind = ["create".into(), OsStr::from_bytes(b"--bundle=/b\xff=c").to_owned(), "x".into()];

@@ -284,7 +284,7 @@ fn the_terminal_of_a_container_goes_to_whoever_waits_at_the_console_socket() {
         let mut terminal = File::from(waiting.join().unwrap());
         let started = place.call(&["start", id]);
         let mut said = String::new();
-        while !said.contains("up") {
+        while !said.ends_with("up\r\n") {
             let mut bytes = [0; 256];
             let length = terminal.read(&mut bytes).unwrap();
             said.push_str(std::str::from_utf8(&bytes[..length]).unwrap());

@@ -27,13 +27,19 @@ fn podman_gets_the_filter_and_crio_none_and_uninstall_leaves_no_trace() {
     let files = ["99-oarlock-create.json", "99-oarlock-poststop.json", "99-oarlock-precreate.json"];
     for (runtime, expected) in [("podman", &files[..]), ("crio", &files[..2])] {
         for _ in 0..2 {
-            assert_eq!(call(&host, "install", &["--runtime", runtime, "--reserved-cpus", "0-1"]).status, 0);
+            assert_eq!(
+                call(&host, "install", &["--runtime", runtime, "--machine", "/m.json", "--reserved-cpus", "0-1"])
+                    .status,
+                0
+            );
             assert_eq!(host.names_in("etc/hooks.d"), expected, "{runtime}");
         }
         let create = hook(&host, files[0]);
         assert_eq!(create["version"], "1.0.0");
         assert_eq!(create["hook"]["path"], env!("CARGO_BIN_EXE_oarlock-hook"));
-        assert_eq!(create["hook"]["args"], json!(["oarlock-hook", "createRuntime", "--reserved-cpus", "0-1"]));
+        let flags = ["--machine", "/m.json", "--reserved-cpus", "0-1"];
+        assert_eq!(create["hook"]["args"], json!([&["oarlock-hook", "createRuntime"], &flags[..]].concat()));
+        assert_eq!(create["hook"]["timeout"], 30);
         assert_eq!(create["stages"], json!(["createRuntime"]));
         assert_eq!(create["when"], json!({"annotations": {"^oarlock\\.dev/(cpu|mem)-map$": ".*"}}));
         assert_eq!(call(&host, "uninstall", &["--runtime", runtime]).status, 0);
@@ -97,6 +103,7 @@ fn containerd_gets_a_runtime_and_its_administrator_is_told_what_to_write() {
     let dockers = serde_json::from_str::<Value>(dockers).unwrap();
     assert_eq!(dockers, json!({"runtimes": {"oarlock": {"path": path}}}));
     assert_eq!(call(&host, "install", &["--runtime", "containerd"]).status, 0);
+    assert_eq!(call(&host, "install", &["--runtime", "containerd", "--real", "mine"]).status, 1, "not over somebody's");
     assert_eq!(call(&host, "uninstall", &[]).status, 0);
     assert_eq!(names_in(&host.path("bin")), ["oarlock-runtime-mine"]);
 }
@@ -163,5 +170,9 @@ fn a_folder_that_cannot_be_written_is_an_error_in_one_line() {
     let host = Host::new();
     host.write("etc", "no folder");
     let call = call(&host, "install", &["--runtime", "crio"]);
+    assert!(call.says(NAME, 1).contains("failed to write"), "{call:?}");
+    fs::remove_file(host.path("etc")).unwrap();
+    host.write("etc/hooks.d/99-oarlock-create.json/file", "no file that can be removed");
+    let call = self::call(&host, "uninstall", &[]);
     assert!(call.says(NAME, 1).contains("failed to write"), "{call:?}");
 }

@@ -53,6 +53,65 @@ fn the_systems_cpus_are_those_of_the_call_where_it_names_some() {
 }
 
 #[test]
+fn the_machine_is_that_of_the_call_where_it_names_one() {
+    let host = Host::new();
+    host.write_machine("another", "1-2");
+    fs::rename(host.path("run/machine.json"), host.path("named.json")).unwrap();
+    let mut call = program();
+    call.arg("precreate").args(host.flags()).arg("--machine").arg(host.path("named.json"));
+    let after = call.write_stdin(config(&[]).to_string()).output().unwrap().stdout;
+    let after: Value = serde_json::from_slice(&after).unwrap();
+    assert_eq!(variable(&after, "OARLOCK_RANK_CPUS").as_deref(), Some("4-7;0,3"));
+}
+
+#[test]
+fn a_container_stays_within_the_cpuset_it_was_given_and_is_told_of_memory_that_its_nodes_lack() {
+    let host = Host::new();
+    let mut config = config(&[]);
+    let mut place = |cpus: &str, mems: &str| {
+        config["linux"]["resources"] = json!({"cpu": {"cpus": cpus, "mems": mems}, "memory": {"limit": 3_u64 << 30}});
+        let after = filtered(&host, &config);
+        (variable(&after, "OARLOCK_RANK_CPUS").unwrap(), after["linux"]["resources"]["cpu"]["mems"].clone())
+    };
+    assert_eq!(place("", ""), ("4-7;1-3".to_owned(), json!("0-1")), "kubelet writes that where it gives none");
+    assert_eq!(host.entry().unwrap()["before"], json!({"cpus": null, "mems": null}));
+    assert_eq!(place("2-5", "0-1").0, "4-5;2-3");
+    let entry = host.entry().unwrap();
+    assert_eq!(entry["before"], json!({"cpus": "2-5", "mems": "0-1"}), "for whoever gives it back");
+    assert!(entry["warnings"].to_string().contains("3072"), "{entry}");
+    assert_eq!(place("2-5", "1").1, "1");
+}
+
+#[test]
+fn one_of_the_maps_alone_asks_for_a_place() {
+    for other in ["cpu-map", "mem-map"] {
+        let mut config = config(&[]);
+        config["annotations"].as_object_mut().unwrap().remove(&format!("oarlock.dev/{other}"));
+        assert_eq!(
+            variable(&filtered(&Host::new(), &config), "OARLOCK_RANKS").as_deref(),
+            Some("2"),
+            "without {other}"
+        );
+    }
+}
+
+#[test]
+fn of_a_pod_whose_gpus_one_container_holds_the_others_are_left_alone() {
+    let host = Host::new();
+    let of = |letter: &str, pod: &str, gpus: &str| {
+        let mut config = config(&[]);
+        config["annotations"]["io.kubernetes.cri.sandbox-uid"] = pod.into();
+        config["process"]["env"] = json!([format!("NVIDIA_VISIBLE_DEVICES={gpus}")]);
+        serde_json::from_str::<Value>(&config.to_string().replace(ID, &ID.replace('a', letter))).unwrap()
+    };
+    let is_placed = |config: Value| variable(&filtered(&host, &config), "OARLOCK_RANKS").is_some();
+    assert!(is_placed(of("a", "pod", "GPU-0")));
+    assert!(!is_placed(of("0", "pod", "void")));
+    assert!(is_placed(of("0", "another", "void")));
+    assert!(is_placed(of("a", "pod", "void")), "what it held itself before it was made anew is none of another's");
+}
+
+#[test]
 fn what_the_agent_has_placed_is_left_to_it() {
     let host = Host::new();
     filtered(&host, &config(&[]));
@@ -71,15 +130,31 @@ fn what_does_not_ask_comes_out_as_it_went_in() {
     let host = Host::new();
     let mut sandbox = config(&[]);
     sandbox["annotations"]["io.kubernetes.cri.container-type"] = "sandbox".into();
+    let mut crios = config(&[]);
+    crios["annotations"]["io.kubernetes.cri-o.ContainerType"] = "sandbox".into();
+    let mut without_id = config(&[]);
+    without_id["linux"]["cgroupsPath"] = "/by/hand".into();
     let smt_only = json!({"annotations": {"oarlock.dev/smt": "one", "oarlock.dev/on-failure": "refuse"}});
-    for text in
-        [sandbox.to_string(), smt_only.to_string(), "{ \"annotations\" : null }\n\n".to_owned(), "{}".to_owned()]
-    {
+    let others = ["{ \"annotations\" : null }\n\n", "{}"].map(str::to_owned);
+    for text in [&sandbox, &crios, &without_id, &smt_only].map(Value::to_string).into_iter().chain(others) {
         let call = host.stage("precreate", text.as_str());
         is_handed_on(&call, &text);
         assert_eq!(call.stderr, "");
     }
+    host.write("bundle/config.json", &sandbox.to_string());
+    let call = host.stage("createRuntime", state(host.path("bundle").to_str().unwrap(), 1).to_string());
+    assert_eq!((call.status, call.stderr.as_str()), (0, ""));
     assert_eq!(host.names_in("run"), ["machine.json"], "nothing was written");
+}
+
+#[test]
+fn a_container_whose_configuration_cannot_be_handed_on_does_not_start() {
+    let host = Host::new();
+    let input = host.write("plain.json", "{}");
+    let mut call = std::process::Command::new(env!("CARGO_BIN_EXE_oarlock-hook"));
+    call.arg("precreate").args(host.flags()).stdin(File::open(input).unwrap());
+    let call: Call = call.stdout(File::options().write(true).open("/dev/full").unwrap()).output().unwrap().into();
+    assert!(call.says(NAME, 1).contains("failed to write \"standard output\""), "{call:?}");
 }
 
 #[test]
@@ -154,6 +229,9 @@ fn a_machine_file_of_another_boot_is_not_believed() {
     let call = host.stage("precreate", text.as_str());
     is_handed_on(&call, &text);
     assert!(call.says(NAME, 0).contains("the machine is not known"), "there are no files to read it from: {call:?}");
+    let path = host.path("run/machine.json");
+    fs::write(&path, fs::read_to_string(&path).unwrap().replace("\"boot\"", "\"x-boot\"")).unwrap();
+    is_handed_on(&host.stage("precreate", text.as_str()), &text);
     // Two nodes, numbered the other way round.
     SysTree::new(2, 1, 1, 4, 1).node_ids(&[1, 0]).write(&host.path("")).unwrap();
     let mut numa = config(&[("ranks", "2")]);
@@ -172,6 +250,12 @@ fn exclusive_containers_do_not_overlap_though_none_runs_yet() {
     let third = host.stage("precreate", of("1").to_string());
     let said = third.says(NAME, 0);
     assert!(said.contains("oci/aaaabbbbcccc") && said.contains("oci/0000bbbbcccc"), "who holds them is named: {said}");
+    assert_eq!(cpus(of("a")).as_deref(), Some("4-7"), "its own are not in its way");
+    let mut running = host.entry().unwrap();
+    running["cgroup"] = "/machine.slice/a".into();
+    host.write(&format!("run/ledger/{ID}.json"), &running.to_string());
+    is_handed_on(&host.stage("precreate", of("1").to_string()), &of("1").to_string());
+    assert_eq!(host.entry(), Some(running), "its cgroup is not known to be gone");
 }
 
 #[test]
@@ -213,6 +297,9 @@ fn device_nodes_tell_which_gpus_a_container_holds_whatever_its_environment_says(
     fs::create_dir_all(host.path("sys/class/drm/renderD128")).unwrap();
     symlink("../../../0000:02:00.0", host.path("sys/class/drm/renderD128/device")).unwrap();
     assert_eq!(gpus(&[], &["dri/renderD128", "kfd"]), "1");
+    assert_eq!(gpus(&["NVIDIA_VISIBLE_DEVICES=GPU-1", "NVIDIA_VISIBLE_DEVICES=GPU-3"], &[]), "3", "the last counts");
+    fs::rename(host.path("sys/class/drm/renderD128"), host.path("sys/class/drm/card0")).unwrap();
+    assert_eq!(gpus(&[], &["dri/card0"]), "1");
 }
 
 /// The state of a container that is being created.
@@ -230,9 +317,14 @@ fn a_state_or_bundle_that_is_no_such_thing_breaks_no_container() {
         assert!(call.says(NAME, 0).contains(words), "{words}: {call:?}");
     };
     fails("", "is not an OCI container's state");
+    assert!(host.stage("poststop", "").says(NAME, 0).contains("is not an OCI container's state"));
     fails(&whole[..whole.len() - 9], "is not an OCI container's state");
     fails(&format!("{}{whole}", " ".repeat(17 << 20)), "is longer than 16777216 bytes");
     fails(&whole, "No such file");
+    let mut refusing = state(&bundle, 1);
+    refusing["annotations"] = config(&[("on-failure", "refuse")])["annotations"].clone();
+    let call = host.stage("createRuntime", refusing.to_string());
+    assert!(call.says(NAME, 1).contains("No such file"), "the state says what it asks for: {call:?}");
     fails(&state("bundle", 1).to_string(), "a bundle's path is absolute");
     fails(&state(&format!("{bundle}/../bundle"), 1).to_string(), "a bundle's path has no");
     fails(&state("/bundle\u{1b}[2J\n", 1).to_string(), "No such file");
@@ -257,6 +349,10 @@ fn a_host_without_cgroup_v2_and_a_rootless_runtime_are_refused_with_words() {
     assert!(call.says(NAME, 0).contains("is not a cgroup2 file system"), "a folder is none: {call:?}");
     fs::remove_file(host.path("sys/fs/cgroup/cgroup.controllers")).unwrap();
     let call = host.stage("createRuntime", state(&bundle, 1).to_string());
+    assert!(call.says(NAME, 0).contains("is no cgroup v2 tree"), "{call:?}");
+    let text = config(&[]).to_string();
+    let call = host.stage("precreate", text.as_str());
+    is_handed_on(&call, &text);
     assert!(call.says(NAME, 0).contains("is no cgroup v2 tree"), "{call:?}");
     host.write("proc/self/uid_map", "0 1000 1\n1 100000 65536\n");
     let call = host.stage("createRuntime", state(&bundle, 1).to_string());

@@ -1,6 +1,7 @@
 //! `oarlock-hook runtime`, and the same by the name of a runtime.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
+use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -19,9 +20,13 @@ eval "$DO"
 /// Its bit in a set of signals.
 const SIGPIPE: u64 = 1 << 12;
 
+/// Another process writes the program: what this one has open for writing, another test's child has too until it executes
+/// something, and the kernel executes no file that somebody writes (`ETXTBSY`).
 fn real(host: &Host, name: &str) -> PathBuf {
-    let real = host.write(&format!("bin/{name}"), REAL);
-    fs::set_permissions(&real, Permissions::from_mode(0o755)).unwrap();
+    let real = host.path("bin").join(name);
+    let install =
+        Command::new("install").args(["-D", "-m", "755"]).arg(host.write("real.sh", REAL)).arg(&real).status();
+    assert!(install.unwrap().success());
     real
 }
 
@@ -48,7 +53,8 @@ fn at_create_the_bundle_is_edited_and_the_real_runtime_is_called_as_this_one_was
     let bundle = bundle(&host, &config(&[]));
     let file = host.path("bundle/config.json");
     chown(&file, Some(1234), Some(5678)).unwrap();
-    let words = ["--root", "/run/x y", "--log-format=json", "create", "--bundle", &bundle, "--pid-file", "/p", ID];
+    let mut reader = File::open(&file).unwrap();
+    let words = ["--root", "/run/x y", "--log-format=json", "create", "--bundle", &bundle, "--pid-file", "", ID];
     let done = call(&host, &words, "echo out; echo err >&2; exit 37");
     assert_eq!((done.status, done.stdout.as_str(), done.stderr.as_str()), (37, "out\n", "err\n"));
     assert_eq!(fs::read_to_string(host.path("bin/real.called")).unwrap().lines().collect::<Vec<_>>(), words);
@@ -58,12 +64,38 @@ fn at_create_the_bundle_is_edited_and_the_real_runtime_is_called_as_this_one_was
     let hook = &after["hooks"]["createRuntime"][0];
     assert_eq!(hook["path"], env!("CARGO_BIN_EXE_oarlock-hook"));
     assert_eq!(hook["args"][1], "createRuntime");
-    assert_eq!(hook["args"][3], host.path("run").display().to_string(), "the hook is for the same host");
+    assert_eq!(hook["args"].as_array().unwrap()[2..], host.flags(), "the hook is for the same host");
+    assert_eq!(hook["timeout"], 30);
     assert_eq!(after["hooks"]["poststop"][0]["args"][1], "poststop");
     let stat = fs::metadata(file).unwrap();
     assert_eq!((stat.mode() & 0o777, stat.uid(), stat.gid()), (0o640, 1234, 5678));
+    let mut before = String::new();
+    reader.read_to_string(&mut before).unwrap();
+    assert_eq!(before, config(&[]).to_string(), "whoever reads it meanwhile sees the whole file");
     assert_eq!(host.names_in("bundle"), ["config.json"]);
     assert_eq!(host.entry().unwrap()["cgroup"], Value::Null);
+}
+
+#[test]
+fn a_bundle_named_from_the_working_folder_is_edited_and_so_is_a_configuration_of_another_name() {
+    let host = Host::new();
+    bundle(&host, &config(&[]));
+    let other = host.write("bundle/other.json", &config(&[]).to_string()).display().to_string();
+    let real = real(&host, "real");
+    let create = |arguments: &[&str]| {
+        let mut program = program();
+        program.current_dir(host.path("")).arg("runtime").args(host.flags()).arg("--real").arg(&real);
+        assert_eq!(
+            program.args(["create", "--bundle", "bundle"]).args(arguments).output().unwrap().status.code(),
+            Some(0)
+        );
+    };
+    create(&["--config", &other, ID]);
+    assert_eq!(read(&host), config(&[]), "it is not what the container is made from");
+    let edited: Value = serde_json::from_slice(&fs::read(&other).unwrap()).unwrap();
+    assert_eq!(variable(&edited, "OARLOCK_RANKS").as_deref(), Some("2"));
+    create(&[ID]);
+    assert_eq!(read(&host), edited);
 }
 
 #[test]
@@ -112,10 +144,18 @@ fn what_cannot_be_placed_is_created_as_it_is_unless_it_asks_to_be_refused() {
     let words = ["--log", &log, "--log-format", "json", "create", "--bundle", &path, ID];
     let refused = call(&host, &words, "exit 0");
     assert!(refused.says(NAME, 1).contains("oarlock.dev/ranks \"0\""), "{refused:?}");
-    let told: Value = serde_json::from_str(&fs::read_to_string(log).unwrap()).unwrap();
+    let told: Value = serde_json::from_str(&fs::read_to_string(&log).unwrap()).unwrap();
     assert_eq!(told["level"], "error");
     assert!(told["msg"].as_str().unwrap().contains("oarlock.dev/ranks \"0\""), "where containerd looks: {told}");
     assert!(!host.path("bin/real.called").exists());
+
+    let words = ["--log", &log, "--log-format", "text", "create", "--bundle", &path, ID];
+    assert_eq!(call(&host, &words, "exit 0").status, 1);
+    let told = fs::read_to_string(&log).unwrap();
+    let told: Vec<&str> = told.lines().collect();
+    assert!(told[0].starts_with('{'), "what was there stays: {told:?}");
+    assert!(told[1].starts_with("level=error msg=\"oarlock-hook: ") && told[1].ends_with('"'), "{told:?}");
+    assert_eq!(told[1].matches('"').count(), 2, "{told:?}");
 }
 
 #[test]
@@ -134,6 +174,34 @@ fn a_configuration_that_cannot_be_put_in_place_is_left_and_so_is_the_ledger() {
     assert_eq!(call(&host, &["create", "--bundle", bundle, ID], "exit 5").status, 5);
     assert_eq!((host.entry(), host.names_in("run/ledger")), (None, vec![]), "planned, and taken back");
     assert_eq!(names_in(bundle.as_ref()), ["config.json"]);
+}
+
+#[test]
+fn a_configuration_that_cannot_be_edited_is_left_and_so_is_the_ledger() {
+    let host = Host::new();
+    let mut odd = config(&[]);
+    odd["hooks"] = "none".into();
+    let path = bundle(&host, &odd);
+    assert_eq!(call(&host, &["create", "--bundle", &path, ID], "exit 5").status, 5);
+    assert_eq!((read(&host), host.names_in("run/ledger")), (odd, vec![]));
+}
+
+#[test]
+fn a_real_runtime_that_cannot_be_executed_is_an_error_in_one_line() {
+    let host = Host::new();
+    let mut program = program();
+    let call: Call =
+        program.args(["runtime", "--real"]).arg(host.write("real", "")).args(["state", ID]).output().unwrap().into();
+    assert!(call.says(NAME, 1).contains("failed to execute"), "{call:?}");
+}
+
+#[test]
+fn a_real_runtime_is_found_where_systems_have_it_also_by_a_caller_whose_path_is_another() {
+    for path in ["/nowhere", ""] {
+        let mut program = program();
+        let call = program.env("PATH", path).args(["runtime", "--real", "sh", "-c", "exit 7"]).output().unwrap();
+        assert_eq!(call.status.code(), Some(7), "{call:?}");
+    }
 }
 
 #[test]
