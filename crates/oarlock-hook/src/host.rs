@@ -1,6 +1,6 @@
 //! This host, as the command line names its parts.
 
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 
 use clap::Args;
 use oarlock_core::CpuSet;
@@ -60,11 +60,11 @@ impl Host {
         if root.join("cgroup.controllers").exists() { Ok(()) } else { Err(Failure::NoCgroup2 { path: root }) }
     }
 
-    /// The arguments that say the same to another call of this program.
+    /// The arguments that say the same to another call of this program, from whatever folder.
     pub(crate) fn arguments(&self) -> Vec<String> {
         let mut arguments = Vec::new();
         let mut add = |flag: &str, value: String| arguments.extend([flag.to_owned(), value]);
-        let text = |path: &Path| path.display().to_string();
+        let text = |path: &Path| path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string();
         if self.run_dir != Path::new(RUN_DIR) {
             add("--run-dir", text(&self.run_dir));
         }

@@ -9,7 +9,7 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use clap::{Args, Parser};
@@ -108,13 +108,14 @@ fn prepare(host: &Host, create: &Create) -> Result<(), Failure> {
 }
 
 fn edit_bundle(host: &Host, create: &Create, refuses: &mut bool) -> Result<(), Failure> {
-    let here = || env::current_dir().map_err(|source| Failure::Read { what: "the working folder".to_owned(), source });
-    let bundle = match &create.bundle {
-        Some(bundle) if bundle.is_absolute() => bundle.clone(),
-        Some(bundle) => here()?.join(bundle),
-        None => here()?,
+    let named = |path: &Path| {
+        path::absolute(path).map_err(|source| Failure::Read { what: format!("\"{}\"", path.display()), source })
     };
-    let path = create.config.as_ref().map_or_else(|| bundle.join("config.json"), |config| bundle.join(config));
+    // crun alone takes another name, from the working folder; this one is the bundle's.
+    let path = match &create.config {
+        Some(config) if config != "config.json" => named(config)?,
+        _ => named(create.bundle.as_deref().unwrap_or(Path::new(".")))?.join("config.json"),
+    };
     let file = input::open(&path)?;
     let bytes = input::read(&file, &format!("\"{}\"", path.display()))?;
     let config = Config::parse(&bytes, &format!("\"{}\"", path.display()))?;
@@ -176,9 +177,12 @@ fn refuse(create: &Create, failure: &Failure) {
 /// The real runtime, which is not this program under another name.
 fn find(named: Option<&Path>) -> Option<PathBuf> {
     let own = own::path().ok().and_then(|path| fs::canonicalize(path).ok());
-    let is_other = |path: &PathBuf| path.is_file() && fs::canonicalize(path).ok() != own;
+    let is_program = |path: &PathBuf| fs::metadata(path).is_ok_and(|file| file.is_file() && file.mode() & 0o111 != 0);
+    let is_other = |path: &PathBuf| is_program(path) && fs::canonicalize(path).ok() != own;
     let path = env::var_os("PATH").unwrap_or_default();
-    let folders: Vec<PathBuf> = env::split_paths(&path).chain(FOLDERS.map(PathBuf::from)).collect();
+    // An empty one would be the working folder.
+    let folders = env::split_paths(&path).filter(|folder| folder.is_absolute()).chain(FOLDERS.map(PathBuf::from));
+    let folders: Vec<PathBuf> = folders.collect();
     let on_the_path = |name: &Path| folders.iter().map(|folder| folder.join(name)).find(is_other);
     match named {
         Some(named) if named.components().count() > 1 => Some(named.to_owned()).filter(is_other),

@@ -28,8 +28,7 @@ fn podman_gets_the_filter_and_crio_none_and_uninstall_leaves_no_trace() {
     for (runtime, expected) in [("podman", &files[..]), ("crio", &files[..2])] {
         for _ in 0..2 {
             assert_eq!(
-                call(&host, "install", &["--runtime", runtime, "--machine", "/m.json", "--reserved-cpus", "0-1"])
-                    .status,
+                call(&host, "install", &["--runtime", runtime, "--machine", "m.json", "--reserved-cpus", "0-1"]).status,
                 0
             );
             assert_eq!(host.names_in("etc/hooks.d"), expected, "{runtime}");
@@ -37,8 +36,9 @@ fn podman_gets_the_filter_and_crio_none_and_uninstall_leaves_no_trace() {
         let create = hook(&host, files[0]);
         assert_eq!(create["version"], "1.0.0");
         assert_eq!(create["hook"]["path"], env!("CARGO_BIN_EXE_oarlock-hook"));
-        let flags = ["--machine", "/m.json", "--reserved-cpus", "0-1"];
-        assert_eq!(create["hook"]["args"], json!([&["oarlock-hook", "createRuntime"], &flags[..]].concat()));
+        let machine = std::path::absolute("m.json").unwrap();
+        let args = json!(["oarlock-hook", "createRuntime", "--machine", machine, "--reserved-cpus", "0-1"]);
+        assert_eq!(create["hook"]["args"], args, "a hook is called from another folder");
         assert_eq!(create["hook"]["timeout"], 30);
         assert_eq!(create["stages"], json!(["createRuntime"]));
         assert_eq!(create["when"], json!({"annotations": {"^oarlock\\.dev/(cpu|mem)-map$": ".*"}}));

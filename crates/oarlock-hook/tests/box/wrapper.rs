@@ -80,7 +80,7 @@ fn at_create_the_bundle_is_edited_and_the_real_runtime_is_called_as_this_one_was
 fn a_bundle_named_from_the_working_folder_is_edited_and_so_is_a_configuration_of_another_name() {
     let host = Host::new();
     bundle(&host, &config(&[]));
-    let other = host.write("bundle/other.json", &config(&[]).to_string()).display().to_string();
+    let other = host.write("other.json", &config(&[]).to_string());
     let real = real(&host, "real");
     let create = |arguments: &[&str]| {
         let mut program = program();
@@ -90,12 +90,12 @@ fn a_bundle_named_from_the_working_folder_is_edited_and_so_is_a_configuration_of
             Some(0)
         );
     };
-    create(&["--config", &other, ID]);
+    create(&["--config", "other.json", ID]);
     assert_eq!(read(&host), config(&[]), "it is not what the container is made from");
-    let edited: Value = serde_json::from_slice(&fs::read(&other).unwrap()).unwrap();
+    let edited: Value = serde_json::from_slice(&fs::read(other).unwrap()).unwrap();
     assert_eq!(variable(&edited, "OARLOCK_RANKS").as_deref(), Some("2"));
-    create(&[ID]);
-    assert_eq!(read(&host), edited);
+    create(&["--config", "config.json", ID]);
+    assert_eq!(read(&host), edited, "that name is the bundle's, wherever it is called from");
 }
 
 #[test]
@@ -189,16 +189,21 @@ fn a_configuration_that_cannot_be_edited_is_left_and_so_is_the_ledger() {
 #[test]
 fn a_real_runtime_that_cannot_be_executed_is_an_error_in_one_line() {
     let host = Host::new();
+    let real = host.write("real", "#!/nowhere\n");
+    fs::set_permissions(&real, Permissions::from_mode(0o755)).unwrap();
     let mut program = program();
-    let call: Call =
-        program.args(["runtime", "--real"]).arg(host.write("real", "")).args(["state", ID]).output().unwrap().into();
+    let call: Call = program.args(["runtime", "--real"]).arg(real).args(["state", ID]).output().unwrap().into();
     assert!(call.says(NAME, 1).contains("failed to execute"), "{call:?}");
 }
 
 #[test]
 fn a_real_runtime_is_found_where_systems_have_it_also_by_a_caller_whose_path_is_another() {
-    for path in ["/nowhere", ""] {
+    let host = Host::new();
+    let no_program = host.write("sh", "not to be executed");
+    for path in [no_program.parent().unwrap().to_str().unwrap(), "/nowhere", ""] {
+        // Nor one of the working folder's, which anybody may have put there.
         let mut program = program();
+        program.current_dir(real(&host, "sh").parent().unwrap());
         let call = program.env("PATH", path).args(["runtime", "--real", "sh", "-c", "exit 7"]).output().unwrap();
         assert_eq!(call.status.code(), Some(7), "{call:?}");
     }
