@@ -29,7 +29,8 @@ start_docker() {
     say "$(docker version --format 'docker {{.Server.Version}}'), $CGROUP_DRIVER: $(uptime_seconds) s"
 }
 
-# run NAME ANNOTATIONS GPUS COMMAND...: a container that runs. Annotations and GPUs are separated by spaces.
+# run NAME ANNOTATIONS GPUS COMMAND...: a container that runs. Annotations and GPUs are separated by spaces. $BELOW is the
+# cgroup that its own is made in, where that is another than docker's.
 run() {
     name=$1
     annotations=$(for annotation in $2; do printf -- '--annotation oarlock.dev/%s ' "$annotation"; done)
@@ -39,7 +40,7 @@ run() {
     mkdir -p "/tmp/pods/$name/log"
     # shellcheck disable=SC2086 # One --annotation each.
     docker run --runtime oarlock --detach --name "$name" --network host --env "NVIDIA_VISIBLE_DEVICES=$names" \
-        $annotations ranks "$@" || return 1
+        ${BELOW:+--cgroup-parent "$BELOW"} $annotations ranks "$@" || return 1
     look_at "$name"
 }
 
@@ -95,6 +96,19 @@ run wrong "cpu-map=9" "" sleep 100000
 check "wrong: it runs unbound, and why is said" "$ALL_CPUS yes" \
     "$(status_of "$(launcher_of wrong main)" Cpus_allowed_list) $(said 'runs unbound: oarlock.dev/cpu-map')"
 gone wrong
+
+if [ "$CGROUP_DRIVER" = cgroupfs ]; then
+    # The last CPU of the node alone, for all that is below.
+    last=$(each_of "$(cpus_of "$LAST_NODE")" | tail -n 1)
+    mkdir /sys/fs/cgroup/narrow
+    echo "$last" >/sys/fs/cgroup/narrow/cpuset.cpus
+    BELOW=/narrow
+    run narrow "cpu-map=$LAST_NODE ranks=1" "" sleep 100000
+    BELOW=
+    check "narrow: its plan is inside of what its parent has" "$last $last" \
+        "$(rank_variable narrow OARLOCK_RANK_CPUS) $(status_of "$(launcher_of narrow main)" Cpus_allowed_list)"
+    gone narrow
+fi
 
 start_agent
 passes "the agent knows the machine" test -e /run/oarlock/machine.json
